@@ -210,6 +210,22 @@ SUBJECTS = [
         prepare=_needs("nacl"),
     ),
     Subject(
+        "a2a-gateway",
+        "task, ours: A2A over HTTP through `mqtt-agent a2a serve`",
+        _python("a2a_http", "gateway"),
+        _python("a2a_http", "call-gateway"),
+        prepare=_needs("a2a_mqtt_agent"),
+    ),
+    Subject(
+        "a2a-sdk",
+        "task: A2A over HTTP, a2a-sdk alone with its store in SQLite",
+        _python("a2a_http", "sdk"),
+        _python("a2a_http", "call"),
+        broker=None,
+        lacks="acknowledge (there is no broker), deduplicate, survive (a task that was begun is not gone on with)",
+        prepare=_needs("a2a", "sqlalchemy", "aiosqlite"),
+    ),
+    Subject(
         "jetstream",
         "task: NATS JetStream work queue",
         _python("nats_tasks", "serve"),

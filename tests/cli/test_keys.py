@@ -7,6 +7,7 @@ import stat
 
 from mqtt_agent.identity.keys import PrivateKey, TrustedKeys
 from mqtt_agent.identity.signing import Identity
+from mqtt_agent.transport import InboundMessage, PublishProperties
 
 from .terminal import Terminal
 
@@ -38,6 +39,29 @@ def test_a_roster_pins_the_tools_that_each_key_may_offer(terminal: Terminal) -> 
     assert key.serves == {"forecast"}
     unknown = terminal.run("keys", "trust", "trusted.jwks", "stranger.jwk", "--roster", "roster.toml", code=2)
     assert "has no program 'stranger'" in unknown.err
+
+
+def test_an_issuer_states_which_key_a_program_has(terminal: Terminal) -> None:
+    terminal.write("roster.toml", '[programs.weather]\nkind = "server"\nserves = ["forecast"]\n')
+    for name in ("weather", "issuer", "stranger"):
+        PrivateKey.new(name).save(terminal.home / f"{name}.jwk")
+    told = terminal.inside("keys", "trust", "trusted.jwks", "--issuer", "issuer.jwk")
+    assert "as an issuer of statements" in told.out
+    state = ("--issuer", "issuer.jwk", "--roster", "roster.toml")
+    made = terminal.inside("keys", "state", "weather.jwk", *state, "--days", "2")
+    assert made.out.strip() == "weather.jwt"
+    key, trusted, statement = (terminal.home / name for name in ("weather.jwk", "trusted.jwks", "weather.jwt"))
+    signed = Identity(key, statement=statement).sign("ns/topic", b"{}", PublishProperties())
+    message = InboundMessage("ns/topic", b"{}", user_properties=signed.user_properties)
+    message.content_type = signed.content_type
+    proof = Identity(None, trusted).check(message)
+    assert (proof.signer, proof.serves) == ("weather", {"forecast"})
+    unknown = terminal.inside("keys", "state", "stranger.jwk", *state, code=2)
+    assert "has no program 'stranger'" in unknown.err
+    assert (
+        "is not a private key"
+        in terminal.inside("keys", "state", "weather.jwk", "--issuer", "trusted.jwks", *state[2:], code=2).err
+    )
 
 
 def test_a_key_is_never_overwritten_and_a_bad_file_is_named(terminal: Terminal) -> None:

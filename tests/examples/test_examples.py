@@ -38,6 +38,18 @@ def test_a_long_task_survives_a_sigkill(broker: Broker) -> None:
     assert lines[-1] == "{'pages': 6, 'processes': 2, 'attempt': 2}"
 
 
+@pytest.mark.long
+def test_agents_over_mqtt_and_over_http_work_together_while_the_gateway_is_killed() -> None:
+    lines = run("a2a")
+    assert re.fullmatch(r"the gateway, process \d+, was killed", lines[1])
+    assert [line for line in lines if not line.startswith(("the gateway", "TASK_STATE_WORKING"))] == [
+        "TASK_STATE_INPUT_REQUIRED: Since which year?",
+        "the client of A2A gets: octopuses since 2020: three pages, for a2a-gateway",
+        "the planner is asked: Since which year?",
+        "the planner gets: squids since 2024: three pages, for a2a-gateway",
+    ]
+
+
 @pytest.mark.parametrize("name", ["replicas", "long_task"])
 def test_it_brings_a_broker_of_its_own_and_says_what_it_does(name: str) -> None:
     assert any("--broker" in line for line in run(name, "--help"))

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
+import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 from a2a.client import A2ACardResolver, Client, ClientConfig, ClientFactory
 from a2a.types import a2a_pb2 as a2a
 from a2a_mqtt_agent import Gateway, Identity
 from brokers import Broker, free_port
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.json_format import ParseDict
+from jwt.algorithms import OKPAlgorithm
 from mqtt_agent import Agent, MemoryStore
 from support import soon
 
 from .programs.worker import work
 
+ISSUER, AUDIENCE = "https://login.example", "a2a-gateway"
 MakeGateway = Callable[..., Awaitable["Served"]]
 
 
@@ -123,3 +131,55 @@ async def last_task(client: Client, request: Any) -> a2a.Task:
     seen = await soon(events(client, request), 30)
     task_id = next(each.task.id or each.status_update.task_id for each in seen)
     return await client.get_task(a2a.GetTaskRequest(id=task_id))
+
+
+class Issuer:
+    """An issuer of tokens, whose public keys are at an address."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Ed25519PrivateKey] = {"first": Ed25519PrivateKey.generate()}
+        self.asked = 0
+        self.broken: Any = None
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked += 1
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(issuer.jwks).encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/keys"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        if self.broken is not None:
+            return self.broken
+        return {
+            "keys": [
+                {**json.loads(OKPAlgorithm.to_jwk(key.public_key())), "kid": kid} for kid, key in self.keys.items()
+            ]
+        }
+
+    def token(
+        self, subject: str, *, kid: str = "first", key: Any = None, algorithm: str = "EdDSA", **claims: Any
+    ) -> str:
+        given = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": time.time() + 600, "scope": "a b", **claims}
+        given = {name: value for name, value in given.items() if value is not None}
+        return jwt.encode(given, key or self.keys["first"], algorithm, headers={"kid": kid})
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    issuer = Issuer()
+    yield issuer
+    issuer.close()

@@ -6,88 +6,33 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import grpc
 import httpx
-import jwt
 import pytest
 from a2a.types import a2a_pb2 as a2a
 from a2a.types import a2a_pb2_grpc
 from a2a_mqtt_agent import Gateway, Identity, ServerTLS, TokenIssuer
+from a2a_mqtt_agent.authentication import Authentication
+from a2a_mqtt_agent.tokens import Tokens
 from certificates import Authority
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.json_format import MessageToDict
-from jwt.algorithms import OKPAlgorithm
 from mqtt_agent import Agent, MemoryStore
 from mqtt_agent.adapting.bearers import by_bearer, read_identities
 from support import soon
 
-from .conftest import MakeGateway, Served, said
+from .conftest import AUDIENCE, ISSUER, Issuer, MakeGateway, Served, said
 
 VERSION = {"A2A-Version": "1.0"}
-ISSUER, AUDIENCE = "https://login.example", "a2a-gateway"
 
 
 def basic(pair: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-
-
-class Issuer:
-    """An issuer of tokens, whose public keys are at an address."""
-
-    def __init__(self) -> None:
-        self.keys: dict[str, Ed25519PrivateKey] = {"first": Ed25519PrivateKey.generate()}
-        self.asked = 0
-        self.broken: Any = None
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                issuer.asked += 1
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(issuer.jwks).encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/keys"
-        Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def jwks(self) -> dict[str, Any]:
-        if self.broken is not None:
-            return self.broken
-        return {
-            "keys": [
-                {**json.loads(OKPAlgorithm.to_jwk(key.public_key())), "kid": kid} for kid, key in self.keys.items()
-            ]
-        }
-
-    def token(
-        self, subject: str, *, kid: str = "first", key: Any = None, algorithm: str = "EdDSA", **claims: Any
-    ) -> str:
-        given = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": time.time() + 600, "scope": "a b", **claims}
-        given = {name: value for name, value in given.items() if value is not None}
-        return jwt.encode(given, key or self.keys["first"], algorithm, headers={"kid": kid})
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def issuer() -> Iterator[Issuer]:
-    issuer = Issuer()
-    yield issuer
-    issuer.close()
 
 
 async def answer(served: Served, **headers: str) -> tuple[int, str]:
@@ -250,6 +195,88 @@ async def test_a_client_certificate_is_an_identity(worker: Agent, make_gateway: 
             else:
                 with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
                     await soon(listed, 20)
+
+
+async def test_an_api_key_may_be_in_the_query_or_a_cookie_where_the_gateway_says_so(
+    worker: Agent, make_gateway: MakeGateway
+) -> None:
+    keys = (Identity("alice", api_key="alice-key"), Identity("bob", api_key="bob&key"))
+    closed, served = await make_gateway(*keys), await make_gateway(*keys, api_key_in=["query", "cookie"])
+    right = ("?api_key=alice-key", "?a=1&api%5Fkey=alice-key")
+
+    async def asked(served: Served, query: str = "", **headers: str) -> int:
+        async with httpx.AsyncClient(headers={**VERSION, **headers}) as http:
+            return (await http.get(f"{served.url}/agents/worker/tasks{query}")).status_code
+
+    for query in right:
+        assert await asked(served, query) == 200
+        assert await asked(closed, query) == 401
+    assert await asked(served, "?api_key=bob%26key&pageSize=1") == 200
+    assert await asked(served, Cookie="theme=dark; api_key=alice-key") == 200
+    assert await asked(closed, Cookie="api_key=alice-key") == 401
+    for query, headers in (
+        ("", {"X-API-Key": "alice-key"}),
+        ("?api_key=", {}),
+        ("?api_key=bob-key", {}),
+        ("?api_key=alice-key&api_key=bob%26key", {}),
+        ("?api_key=alice-key", {"Cookie": "api_key=bob&key"}),
+        ("", {"Cookie": "api_key=wrong"}),
+    ):
+        assert await asked(served, query, **headers) == 401, (query, headers)
+    assert await asked(served, "?api_key=alice-key", Origin="https://evil.example") == 403
+    async with httpx.AsyncClient() as http:
+        card = (await http.get(f"{served.url}/agents/worker/.well-known/agent-card.json")).json()
+    assert {each["apiKeySecurityScheme"]["location"] for each in card["securitySchemes"].values()} == {
+        "query",
+        "cookie",
+    }
+    with pytest.raises(ValueError, match="an API key can be in header, query, cookie, and not in body"):
+        Gateway(keys, store=MemoryStore(), api_key_in=["body"])  # type: ignore[list-item]
+
+
+async def test_keys_that_cannot_be_fetched_again_count_for_a_day_and_each_failure_is_told(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    tokens = Tokens(TokenIssuer(ISSUER, AUDIENCE, issuer.url), lambda: now[0])
+    token = issuer.token("dave")
+
+    async def subject(hours: float) -> str | None:
+        now[0] = hours * 3600
+        await tokens.prepare(token)
+        return tokens.subject_of(token)
+
+    assert await subject(0) == "dave"
+    issuer.broken = []
+    assert await subject(2) == "dave"
+    assert await subject(23.9) == "dave"
+    assert await subject(24.1) is None
+    assert [record.getMessage().partition(" hours")[0].rpartition(" ")[2] for record in caplog.records] == [
+        "22.0",
+        "0.1",
+        "24",
+    ]
+    assert "tokens are refused until they are" in caplog.records[-1].getMessage()
+    issuer.broken = None
+    assert await subject(24.2) == "dave"
+
+
+@pytest.mark.parametrize(
+    ("urls", "flow"),
+    [
+        ({"token_url": "https://l.example/token"}, "clientCredentials"),
+        ({"token_url": "https://l.example/token", "device_url": "https://l.example/device"}, "deviceCode"),
+        ({"token_url": "https://l.example/token", "authorization_url": "https://l.example/login"}, "authorizationCode"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_card_names_the_flow_with_which_a_client_gets_a_token(
+    urls: dict[str, str], flow: str, issuer: Issuer
+) -> None:
+    card = a2a.AgentCard()
+    Authentication([Identity("dave", subject="dave")], TokenIssuer(ISSUER, AUDIENCE, issuer.url, **urls)).show(card)
+    [scheme] = MessageToDict(card)["securitySchemes"].values()
+    assert list(scheme["oauth2SecurityScheme"]["flows"]) == [flow]
 
 
 def test_identities_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
+from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
-from a2a.utils.errors import TaskNotFoundError, UnsupportedOperationError
+from a2a.utils.errors import A2AError, TaskNotFoundError, UnsupportedOperationError
 from a2a_mqtt_agent import Gateway, Identity
 from a2a_mqtt_agent.pushing import public_address
+from a2a_mqtt_agent.translating import to_parts
 from a2a_mqtt_agent.views import updates_at_end
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseError
+from google.protobuf.message import DecodeError
 from mqtt_agent import Agent, MemoryStore
-from mqtt_agent.wire import TaskResult
+from mqtt_agent.wire import Part, TaskResult
 from support import becomes, soon
 
 from .conftest import MakeGateway, events, last_task, said
@@ -268,6 +271,41 @@ async def test_what_a2a_cannot_carry_is_text_and_hides_no_result(
     assert [each.status.state for each in listed.tasks] == [COMPLETED, COMPLETED]
     failed = await last_task(client, said("refuse"))
     assert failed.status.state == a2a.TASK_STATE_FAILED
+
+
+def _nested(levels: int, *, objects: bool) -> Any:
+    value: Any = "bottom"
+    for _ in range(levels):
+        value = {"a": value} if objects else [value]
+    return value
+
+
+@pytest.mark.parametrize(("objects", "most"), [(True, 26), (False, 39)], ids=["objects", "arrays"])
+def test_how_deep_json_may_be_does_not_depend_on_protobuf(objects: bool, most: int) -> None:
+    fits, too_deep = to_parts([Part(data=_nested(levels, objects=objects)) for levels in (most - 1, most + 1)])
+    assert [each.WhichOneof("content") for each in (fits, too_deep)] == ["data", "text"]
+    assert "bottom" in too_deep.text
+    answer = a2a.StreamResponse()  # what fits can be copied and read, also with the other things around it
+    answer.artifact_update.artifact.CopyFrom(a2a.Artifact(artifact_id="a", parts=[fits]))
+    copy = a2a.StreamResponse()
+    copy.CopyFrom(a2a.StreamResponse.FromString(answer.SerializeToString()))
+    assert copy.artifact_update.artifact.parts[0] == fits
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_deep_data_of_a_client_reaches_the_agent_or_is_refused_at_once(
+    worker: Agent, make_gateway: MakeGateway, binding: str
+) -> None:
+    client = await (await make_gateway(grpc=True)).client(binding=binding)
+    for levels in (10, 24, 28, 40):
+        try:
+            task = await last_task(client, said("data", {"data": _nested(levels, objects=False)}))
+        except (A2AError, A2AClientError, ParseError, DecodeError):
+            assert levels > 24
+        else:
+            assert task.status.state == COMPLETED
+            assert "bottom" in str(task.artifacts[0].parts[0])
+    assert (await last_task(client, said("hello"))).status.state == COMPLETED
 
 
 @pytest.mark.parametrize(

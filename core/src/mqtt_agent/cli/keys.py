@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Make keys that sign messages, and say which keys are trusted.")
     verb(group, "new", shared=False)(new)
     verb(group, "trust", shared=False)(trust)
+    verb(group, "state", shared=False)(state)
     verb(group, "show", shared=False)(show)
     app.add_typer(group, name="keys")
 
@@ -70,6 +72,9 @@ def trust(
         Path | None,
         typer.Option("--roster", metavar="ROSTER", help="Let each key offer only the tools that this roster names."),
     ] = None,
+    issuer: Annotated[
+        bool, typer.Option("--issuer", help="These are keys of issuers: what they state about other keys is believed.")
+    ] = False,
 ) -> None:
     """Add the public halves of keys to the file of trusted keys. Give this file to all programs: it has no secret."""
     _require_library()
@@ -78,7 +83,7 @@ def trust(
     try:
         known = TrustedKeys.load(trusted) if trusted.exists() else TrustedKeys()
         read = None if roster is None else Roster.read(roster)
-        added = [_pinned(_public(path), read) for path in keys]
+        added = [_public(path).as_issuer() if issuer else _pinned(_public(path), read) for path in keys]
         for key in added:
             known.replace(key)
         known.save(trusted)
@@ -87,6 +92,36 @@ def trust(
     for key in added:
         _tell(session, key)
     session.out.note(f"{trusted} has {len(known)} keys")
+
+
+def state(
+    session: Session,
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="The JWK file of the program's key, private or public.")],
+    issuer: Annotated[Path, typer.Option("--issuer", metavar="FILE", help="The JWK file of the issuer's private key.")],
+    roster: Annotated[Path, typer.Option("--roster", metavar="ROSTER", help="Says what the program may offer.")],
+    days: Annotated[float, typer.Option("--days", min=0.001, max=3650, help="How long the statement holds.")] = 30,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="The file to write. Default: KEY.jwt.")
+    ] = None,
+) -> None:
+    """State, with the key of an issuer, that a program has a key. Whoever trusts the issuer then believes it."""
+    _require_library()
+    from mqtt_agent.identity.keys import PrivateKey
+    from mqtt_agent.identity.statements import make_statement
+
+    path = file or key.with_suffix(".jwt")
+    try:
+        public, signer, read = _public(key), PrivateKey.load(issuer), Roster.read(roster)
+        text = make_statement(public, signer, read, now=time.time(), lifetime=days * 86400)
+        path.write_text(text + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    if session.out.machine:
+        session.out.json({"file": str(path), "name": public.name, "issuer": signer.name, "days": days})
+        return
+    session.out.text(path)
+    session.out.note(f"{signer.name} states for {days:g} days that {public.name} has the key {public.kid}")
+    session.out.note(f"next: the others trust the issuer: mqtt-agent keys trust trusted.jwks --issuer {issuer}")
 
 
 def show(session: Session, file: Annotated[Path, typer.Argument(metavar="FILE", help="A JWK or a JWKS file.")]) -> None:
@@ -114,6 +149,9 @@ def _tell(session: Session, key: PublicKey) -> None:
     if session.out.machine:
         session.out.json(key.to_jwk())
     else:
+        if key.issuer:
+            session.out.text(f"trusted: {key.name} (id {key.kid}) as an issuer of statements")
+            return
         tools = "" if key.serves is None else f", may offer: {', '.join(sorted(key.serves)) or 'no tool'}"
         session.out.text(f"trusted: {key.name} (id {key.kid}){tools}")
 

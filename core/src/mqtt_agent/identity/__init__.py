@@ -36,6 +36,7 @@ from mqtt_agent.identity.tokens import claims_of, issue
 if TYPE_CHECKING:
     from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
     from mqtt_agent.identity.signing import Identity
+    from mqtt_agent.identity.statements import Statement, make_statement
 
 __all__ = [
     "BROKERS",
@@ -59,6 +60,7 @@ __all__ = [
     "Roster",
     "RosterError",
     "Rule",
+    "Statement",
     "TrustedKeys",
     "allows",
     "claims_of",
@@ -70,6 +72,7 @@ __all__ = [
     "emqx",
     "grants",
     "issue",
+    "make_statement",
     "mosquitto_acl",
     "mosquitto_dynsec",
     "plan_for",
@@ -115,4 +118,8 @@ def __getattr__(name: str) -> Any:
         from mqtt_agent.identity import keys
 
         return getattr(keys, name)
+    if name in ("Statement", "make_statement"):
+        from mqtt_agent.identity import statements
+
+        return getattr(statements, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

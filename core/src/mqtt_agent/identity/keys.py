@@ -30,11 +30,14 @@ class PublicKey:
         names: Further names that the key proves, such as the servers that an agent hosts. A name stands for its
             replicas too: ``weather`` proves ``weather:1``.
         serves: The names of the tools that the owner may offer and answer; None means every tool.
+        issuer: Whether the key makes statements about the keys of others, and signs no messages.
 
     Attributes:
         name: The name.
         names: The further names.
         serves: The names of the tools; None means every tool.
+        issuer: Whether the key makes statements.
+        data: The 32 bytes.
         kid: The key's id: its RFC 7638 thumbprint.
 
     Raises:
@@ -42,13 +45,22 @@ class PublicKey:
         ValueError: The bytes are not an Ed25519 key.
     """
 
-    def __init__(self, name: str, data: bytes, names: Iterable[str] = (), serves: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        data: bytes,
+        names: Iterable[str] = (),
+        serves: Iterable[str] | None = None,
+        *,
+        issuer: bool = False,
+    ) -> None:
         self.name: str = validate_identifier(name, "name of a key")
         self.names: frozenset[str] = frozenset(validate_identifier(each, "name of a key") for each in names)
         self.serves: frozenset[str] | None = (
             None if serves is None else frozenset(validate_identifier(each, "tool name") for each in serves)
         )
-        self._data = _checked(data)
+        self.issuer: bool = issuer
+        self.data: bytes = _checked(data)
         required = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": encode_base64(data)}, separators=(",", ":"))
         self.kid: str = encode_base64(hashlib.sha256(required.encode()).digest())
 
@@ -66,27 +78,37 @@ class PublicKey:
         if len(value) != crypto_sign_BYTES:
             return False
         try:
-            crypto_sign_open(value + signed, self._data)
+            crypto_sign_open(value + signed, self.data)
         except BadSignatureError:
             return False
         return True
 
     def pinned(self, serves: Iterable[str]) -> PublicKey:
         """The same key for an owner that may offer only these tools."""
-        return PublicKey(self.name, self._data, self.names, serves)
+        return PublicKey(self.name, self.data, self.names, serves)
+
+    def without(self, names: Iterable[str]) -> PublicKey:
+        """The same key without some of its further names."""
+        return PublicKey(self.name, self.data, self.names.difference(names), self.serves)
+
+    def as_issuer(self) -> PublicKey:
+        """The same key as that of an issuer, whose statements about the keys of others are believed."""
+        return PublicKey(self.name, self.data, issuer=True)
 
     def to_jwk(self) -> dict[str, Any]:
         """The key as a JWK.
 
-        ``sub`` is the name, ``names`` has the further names, if any, and ``serves`` the tools, unless all are allowed
-        (ours).
+        ``sub`` is the name, ``names`` has the further names, if any, ``serves`` the tools, unless all are allowed, and
+        ``issuer`` is true for the key of an issuer (ours).
         """
-        jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(self._data), "kid": self.kid}
+        jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64(self.data), "kid": self.kid}
         jwk["sub"] = self.name
         if self.names:
             jwk["names"] = sorted(self.names)
         if self.serves is not None:
             jwk["serves"] = sorted(self.serves)
+        if self.issuer:
+            jwk["issuer"] = True
         return jwk
 
     @classmethod
@@ -98,7 +120,7 @@ class PublicKey:
         """
         name = _name_in(jwk)
         serves = _names_in(jwk, "serves") if "serves" in jwk else None
-        return cls(name, _bytes_in(jwk, "x"), _names_in(jwk, "names"), serves)
+        return cls(name, _bytes_in(jwk, "x"), _names_in(jwk, "names"), serves, issuer=jwk.get("issuer") is True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PublicKey:
@@ -191,33 +213,50 @@ class TrustedKeys:
     """The public keys that an endpoint trusts. A name may have several keys, so that a key can be replaced.
 
     Args:
-        keys: The keys.
+        keys: The keys of programs, and those of issuers.
     """
 
     def __init__(self, keys: Iterable[PublicKey] = ()) -> None:
         self._keys: dict[str, list[PublicKey]] = {}
+        self._issuers: list[PublicKey] = []
+        self._pinned: set[str] = set()
         for key in keys:
             self.add(key)
 
     def __len__(self) -> int:
-        return sum(map(len, self._keys.values()))
+        return sum(map(len, self._keys.values())) + len(self._issuers)
 
     def __iter__(self) -> Iterator[PublicKey]:
-        return (key for each in self._keys.values() for key in each)
+        return (key for each in (*self._keys.values(), self._issuers) for key in each)
+
+    @property
+    def issuers(self) -> tuple[PublicKey, ...]:
+        """The keys of issuers, whose statements about the keys of others are believed."""
+        return tuple(self._issuers)
 
     def add(self, key: PublicKey) -> None:
         """Trust a key. A key that is trusted already stays as it was, with the tools that were pinned to it."""
-        keys = self._keys.setdefault(key.name, [])
+        keys = self._room_of(key)
         if key not in keys:
             keys.append(key)
 
     def replace(self, key: PublicKey) -> None:
         """Trust a key with its tools and further names, also if it is trusted already."""
-        keys = self._keys.setdefault(key.name, [])
-        self._keys[key.name] = [*(each for each in keys if each != key), key]
+        keys = self._room_of(key)
+        keys[:] = [*(each for each in keys if each != key), key]
+
+    def _room_of(self, key: PublicKey) -> list[PublicKey]:
+        if key.issuer:
+            return self._issuers
+        self._pinned.update((key.name, *key.names))
+        return self._keys.setdefault(key.name, [])
+
+    def pins(self, name: str) -> bool:
+        """Whether a key of this name, or of the server of which it is a replica, is trusted itself."""
+        return not self._pinned.isdisjoint((name, name.partition(":")[0]))
 
     def of(self, name: str) -> tuple[PublicKey, ...]:
-        """The keys of a name; an empty tuple when no key of this name is trusted."""
+        """The keys of a name, without those of issuers; an empty tuple when no key of this name is trusted."""
         return tuple(self._keys.get(name, ()))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
-from mqtt_agent.identity.keys import PrivateKey, TrustedKeys
+from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent, find_signature
+from mqtt_agent.identity.statements import STATEMENT_PROPERTY, Statement, Statements
 from mqtt_agent.transport import InboundMessage, Proof, PublishProperties, Verify
 
 __all__ = ["MAX_SKEW", "Identity"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_SKEW: int = 120
 """How many seconds the clocks of two computers may differ (ours)."""
@@ -32,6 +37,8 @@ class Identity:
             and the signature is not checked. ``"log"``: it is accepted, and a warning is logged once for each sender.
             ``"require"``: it is refused.
         clock: Returns the time in seconds since 1970.
+        statement: The path of a file with the statement of an issuer about ``key``. It is sent with each message, for
+            those who trust the issuer and not the key itself. None sends none.
 
     Attributes:
         key: The private key.
@@ -39,7 +46,7 @@ class Identity:
         verify: The mode.
 
     Raises:
-        ValueError: A file is not what it must be, or ``verify`` has another value.
+        ValueError: A file is not what it must be, ``statement`` is not about ``key``, or ``verify`` has another value.
         OSError: A file cannot be read.
     """
 
@@ -50,6 +57,7 @@ class Identity:
         *,
         verify: Verify = "log",
         clock: Callable[[], float] = time.time,
+        statement: str | os.PathLike[str] | None = None,
     ) -> None:
         if verify not in get_args(Verify):
             raise ValueError(f"verify={verify!r} is not known: use one of {', '.join(map(repr, get_args(Verify)))}")
@@ -62,6 +70,9 @@ class Identity:
             raise ValueError("verify='require' needs a key: whoever asks others for proof must sign too")
         self.verify: Verify = verify
         self._clock = clock
+        self._statements = Statements(self.trusted.issuers) if self.trusted.issuers else None
+        self._statement = None if statement is None else _own_statement(statement, self.key)
+        self._warned_from = float("inf") if self._statement is None else _warned_from(self._statement)
 
     @property
     def name(self) -> str | None:
@@ -93,7 +104,9 @@ class Identity:
             return properties
         signature = Signature.begin(self.key.name, *self._times(properties))
         value = self.key.sign(_content(topic, payload, properties).to_bytes(signature))
-        return _with(properties, signature.with_value(value))
+        if signature.signed_at > self._warned_from:
+            self._warn()
+        return self._with(properties, signature.with_value(value))
 
     def reserve(self, properties: PublishProperties) -> PublishProperties:
         """Add a text as long as the signature, so that the size of the signed message is known without signing it.
@@ -106,7 +119,30 @@ class Identity:
         """
         if self.key is None:
             return properties
-        return _with(properties, Signature.blank(self.key.name, *self._times(properties)))
+        return self._with(properties, Signature.blank(self.key.name, *self._times(properties)))
+
+    def _with(self, properties: PublishProperties, signature: Signature) -> PublishProperties:
+        added = ((SIGNATURE_PROPERTY, str(signature)),)
+        if self._statement is not None:
+            added = (*added, (STATEMENT_PROPERTY, self._statement.text))
+        return PublishProperties(
+            properties.response_topic,
+            properties.correlation_data,
+            properties.content_type,
+            properties.message_expiry,
+            (*properties.user_properties, *added),
+        )
+
+    def _warn(self) -> None:
+        """Warn once that the own statement ends soon."""
+        assert self._statement is not None
+        self._warned_from = float("inf")
+        left = self._statement.expires_at - self._clock()
+        logger.warning(
+            "the statement about the key of %s ends in %.0f s, and then nobody believes its messages: start the "
+            "program again with a new statement (mqtt-agent keys state)",
+            *(self.name, left),
+        )
 
     def _times(self, properties: PublishProperties) -> tuple[int, int]:
         """When a message is signed now, and when the signature expires, in milliseconds; 0 is never."""
@@ -133,7 +169,10 @@ class Identity:
             return Proof(fault=fault)
         keys = self.trusted.of(signature.signer)
         if not keys:
-            return Proof(fault=f"no key of {signature.signer!r:.80} is trusted")
+            try:
+                keys = (self._stated(signature.signer, message),)
+            except ValueError as error:
+                return Proof(fault=f"no key of {signature.signer!r:.80} is trusted{error}")
         signed = _content(message.topic, message.payload, message).to_bytes(signature)
         for key in keys:
             if key.verifies(signature.value, signed):
@@ -141,6 +180,24 @@ class Identity:
         return Proof(
             fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
         )
+
+    def _stated(self, signer: str, message: InboundMessage) -> PublicKey:
+        """The key that the statement in a message says the signer has. The names of trusted keys are not taken away.
+
+        Raises:
+            ValueError: There is no such statement; the text is the end of a sentence.
+        """
+        found = [value for name, value in message.user_properties if name == STATEMENT_PROPERTY]
+        if self._statements is None or not found or self.trusted.pins(signer):
+            raise ValueError("")
+        if len(found) > 1:
+            raise ValueError(f", and the message has {len(found)} statements")
+        try:
+            key = self._statements.read(found[0], signer, self._clock(), MAX_SKEW).key
+        except ValueError as error:
+            raise ValueError(f", and the statement about its key does not count: {error}") from error
+        taken = [name for name in key.names if self.trusted.pins(name)]
+        return key.without(taken) if taken else key
 
     def _too_old_or_new(self, signature: Signature) -> str:
         now = self._clock() * 1000
@@ -152,14 +209,27 @@ class Identity:
         return ""
 
 
-def _with(properties: PublishProperties, signature: Signature) -> PublishProperties:
-    return PublishProperties(
-        properties.response_topic,
-        properties.correlation_data,
-        properties.content_type,
-        properties.message_expiry,
-        (*properties.user_properties, (SIGNATURE_PROPERTY, str(signature))),
-    )
+def _own_statement(path: str | os.PathLike[str], key: PrivateKey | None) -> Statement:
+    """Read the statement about an own key.
+
+    Raises:
+        ValueError: The file has no statement, or it is about another key.
+        OSError: The file cannot be read.
+    """
+    if key is None:
+        raise ValueError("a statement is about a key: give the key too")
+    try:
+        statement = Statement.read(Path(path).read_text(encoding="utf-8").strip(), key.name)
+        if statement.key.data != key.public.data:
+            raise ValueError(f"it is about another key of {key.name}")
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)} is not a statement about the key of {key.name}: {error}") from error
+    return statement
+
+
+def _warned_from(statement: Statement) -> float:
+    """When a tenth of the time of a statement is left, in milliseconds since 1970."""
+    return 1000 * (statement.expires_at - (statement.expires_at - statement.not_before) / 10)
 
 
 def _content(topic: str, payload: bytes, about: PublishProperties | InboundMessage) -> SignedContent:

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
     from a2a_mqtt_agent.gateway import Gateway
     from a2a_mqtt_agent.joining import RemoteAgent
+    from a2a_mqtt_agent.proving import Login
     from a2a_mqtt_agent.tls import ServerTLS
     from a2a_mqtt_agent.tokens import TokenIssuer
 
-__all__ = ["Gateway", "Identity", "RemoteAgent", "ServerTLS", "TokenIssuer", "__version__"]
+__all__ = ["Gateway", "Identity", "Login", "RemoteAgent", "ServerTLS", "TokenIssuer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from mqtt_agent.adapting.bearers import Identity
 
         return Identity
+    if name == "Login":
+        from a2a_mqtt_agent.proving import Login
+
+        return Login
     if name == "RemoteAgent":
         from a2a_mqtt_agent.joining import RemoteAgent
 

@@ -6,7 +6,9 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qsl
 
 from a2a.types import a2a_pb2 as a2a
 from mqtt_agent.adapting.bearers import Identity, check_distinct
@@ -14,10 +16,21 @@ from mqtt_agent.adapting.bearers import Identity, check_distinct
 if TYPE_CHECKING:
     from a2a_mqtt_agent.tokens import TokenIssuer
 
-__all__ = ["API_KEY", "Authentication"]
+__all__ = ["API_KEY", "API_KEY_PARAMETER", "Authentication", "KeyPlace"]
 
 API_KEY = "X-API-Key"
 """The header with a caller's API key."""
+API_KEY_PARAMETER = "api_key"
+"""The name of a caller's API key in the query of the address, and of a cookie with it."""
+
+KeyPlace = Literal["header", "query", "cookie"]
+"""Where an API key may be."""
+_SCHEMES: dict[KeyPlace, tuple[str, str]] = {
+    "header": ("apiKey", API_KEY),
+    "query": ("apiKeyQuery", API_KEY_PARAMETER),
+    "cookie": ("apiKeyCookie", API_KEY_PARAMETER),
+}
+"""The security scheme of each place, and the name of the key there."""
 
 
 class Authentication:
@@ -26,14 +39,25 @@ class Authentication:
     Args:
         identities: The callers. One identity without any proof stands for every caller.
         issuer: The issuer of the tokens of the identities with a ``subject``. It needs ``a2a-mqtt-agent[auth]``.
+        api_key_in: Where API keys may be.
 
     Raises:
-        ValueError: The identities cannot be told apart, or a ``subject`` has no issuer.
+        ValueError: The identities cannot be told apart, a ``subject`` has no issuer, or a place is unknown.
         OSError: The file with the keys of the issuer cannot be read.
     """
 
-    def __init__(self, identities: Sequence[Identity], issuer: TokenIssuer | None = None) -> None:
+    def __init__(
+        self,
+        identities: Sequence[Identity],
+        issuer: TokenIssuer | None = None,
+        api_key_in: Sequence[KeyPlace] = ("header",),
+    ) -> None:
         check_distinct(identities)
+        if not api_key_in or not set(api_key_in) <= _SCHEMES.keys():
+            raise ValueError(
+                f"an API key can be in {', '.join(_SCHEMES)}, and not in {', '.join(api_key_in) or 'nothing'}"
+            )
+        self._places = tuple(dict.fromkeys(api_key_in))
         self._by_proof: dict[bytes, Identity] = {}
         self._kinds: list[str] = []
         for identity in identities:
@@ -61,7 +85,9 @@ class Authentication:
         if self._tokens is not None and scheme == "bearer" and _digest("bearer", value) not in self._by_proof:
             await self._tokens.prepare(value)
 
-    def identity_of(self, headers: Mapping[str, str], certificate: str | None = None) -> Identity | None:
+    def identity_of(
+        self, headers: Mapping[str, str], certificate: str | None = None, query: str = ""
+    ) -> Identity | None:
         """The identity of a caller; None when the caller must not speak.
 
         All proofs in the headers must be valid and of one identity. The certificate counts when there is none.
@@ -69,18 +95,28 @@ class Authentication:
         Args:
             headers: The headers of the request, with names in lower case.
             certificate: The common name in the client's certificate, which the server has verified.
+            query: The query of the address.
         """
         if self._everybody is not None:
             return self._everybody
         found: list[Identity | None] = []
         if "authorization" in headers:
             found.append(self._by_authorization(headers))
-        key = headers.get(API_KEY.lower())
-        if key is not None:
-            found.append(self._by_proof.get(_digest("api_key", key.strip())))
+        found += [self._by_proof.get(_digest("api_key", key)) for key in self._keys_in(headers, query)]
         if not found and certificate is not None:
             found.append(self._by_proof.get(_digest("certificate", certificate)))
         return found[0] if found and all(each is found[0] for each in found) else None
+
+    def _keys_in(self, headers: Mapping[str, str], query: str) -> list[str]:
+        """The API keys of a request, at the places where they may be."""
+        keys = list[str]()
+        if "header" in self._places and API_KEY.lower() in headers:
+            keys.append(headers[API_KEY.lower()].strip())
+        if "query" in self._places:
+            keys += [value for name, value in parse_qsl(query, keep_blank_values=True) if name == API_KEY_PARAMETER]
+        if "cookie" in self._places and "cookie" in headers:
+            keys += _cookies(headers["cookie"])
+        return keys
 
     def _by_authorization(self, headers: Mapping[str, str]) -> Identity | None:
         scheme, value = _authorization(headers)
@@ -109,7 +145,7 @@ class Authentication:
         """What a caller needs, for people."""
         words = {
             "bearer": "a bearer token",
-            "api_key": f"an API key in the header {API_KEY}",
+            "api_key": "an API key in " + " or ".join(f"the {each} {_SCHEMES[each][1]}" for each in self._places),
             "basic": "a name and a password",
             "subject": "a token of the issuer",
             "certificate": "a client certificate",
@@ -122,9 +158,11 @@ class Authentication:
             card.security_schemes["bearer"].http_auth_security_scheme.scheme = "bearer"
             _require(card, "bearer")
         if "api_key" in self._kinds:
-            scheme = card.security_schemes["apiKey"].api_key_security_scheme
-            scheme.location, scheme.name = "header", API_KEY
-            _require(card, "apiKey")
+            for place in self._places:
+                name, key = _SCHEMES[place]
+                scheme = card.security_schemes[name].api_key_security_scheme
+                scheme.location, scheme.name = place, key
+                _require(card, name)
         if "basic" in self._kinds:
             card.security_schemes["basic"].http_auth_security_scheme.scheme = "basic"
             _require(card, "basic")
@@ -146,6 +184,9 @@ def _show_issuer(card: a2a.AgentCard, issuer: TokenIssuer) -> None:
         if issuer.authorization_url is not None:  # a card has one flow
             flow = flows.authorization_code
             flow.authorization_url, flow.pkce_required = issuer.authorization_url, True
+        elif issuer.device_url is not None:
+            flow = flows.device_code
+            flow.device_authorization_url = issuer.device_url
         flow.token_url = issuer.token_url
         for scope in scopes:
             flow.scopes[scope] = scope
@@ -155,6 +196,15 @@ def _show_issuer(card: a2a.AgentCard, issuer: TokenIssuer) -> None:
         scheme.scheme, scheme.bearer_format = "bearer", "JWT"
         scheme.description = f"A token of {issuer.issuer} for {issuer.audience}"
         _require(card, "jwt")
+
+
+def _cookies(header: str) -> list[str]:
+    """The API key among the cookies; an empty text, which is no key, when they cannot be read."""
+    try:
+        found = SimpleCookie(header).get(API_KEY_PARAMETER)
+    except CookieError:
+        return [""]
+    return [] if found is None else [found.value]
 
 
 def _require(card: a2a.AgentCard, name: str, scopes: Sequence[str] = ()) -> None:

@@ -206,7 +206,7 @@ class Caller:
             raise TaskNotCancelableError(f"Task {task_id} is over")
         await found.handle.cancel("the A2A client has canceled the task")
         try:
-            await asyncio.wait_for(_until_over(found), _CANCELED_WITHIN)
+            await asyncio.wait_for(found.until_over(), _CANCELED_WITHIN)
         except asyncio.TimeoutError:
             logger.info("task %s is not canceled yet: %s has not answered", task_id, peer)
         return found.task
@@ -244,11 +244,3 @@ class Caller:
 def _is_repeat(message: a2a.Message, earlier: a2a.Message) -> bool:
     """Whether a message is an earlier message that was sent again. Some clients use one id for several messages."""
     return message.message_id == earlier.message_id and list(message.parts) == list(earlier.parts)
-
-
-async def _until_over(followed: Followed) -> None:
-    while not followed.over:
-        async for _ in followed.listen():
-            pass
-        if not followed.over:
-            await asyncio.sleep(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from mqtt_agent.cli.doors import identities_of, parse_header
@@ -32,6 +32,10 @@ _Callers = Annotated[
 ]
 _AllowHost = Annotated[
     list[str] | None, typer.Option("--allow-host", help="Another name of this host in Host and Origin headers.")
+]
+_ApiKeyIn = Annotated[
+    list[str] | None,
+    typer.Option("--api-key-in", metavar="PLACE", help="Where API keys may be: header (the default), query, cookie."),
 ]
 _CardKey = Annotated[
     str | None, typer.Option(metavar="FILE", help="The private key that signs the cards: `mqtt-agent keys new`.")
@@ -71,6 +75,7 @@ async def serve(
     ] = False,
     card_key: _CardKey = None,
     tokens: _Tokens = None,
+    api_key_in: _ApiKeyIn = None,
     tls_cert: _TLSCert = None,
     tls_key: _TLSKey = None,
     client_ca: _ClientCA = None,
@@ -93,6 +98,7 @@ async def serve(
             key=card_key,
             issuer=None if tokens is None else _issuer(tokens),
             tls_server=_tls(tls_cert, tls_key, client_ca),
+            api_key_in=cast("Any", api_key_in or ("header",)),
             **place,
         )
     except (ValueError, OSError, ImportError) as error:
@@ -133,6 +139,12 @@ async def join(
     bearer_file: Annotated[
         str | None, typer.Option("--bearer-file", metavar="FILE", help="The file with the token for the A2A agent.")
     ] = None,
+    login: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help='What proves who speaks: {"api_key": ...}, {"token_url": ...}, ...; see the guide.'
+        ),
+    ] = None,
     card_trust: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="A JWK or JWKS file: the card needs a signature of a key in such a file."),
@@ -141,13 +153,16 @@ async def join(
 ) -> int:
     """Let a remote A2A agent do tasks as an agent of the namespace, until Ctrl-C."""
     from a2a_mqtt_agent.joining import RemoteAgent  # imports the A2A SDK, which takes a second
+    from a2a_mqtt_agent.proving import Login
 
     headers = dict(parse_header(each) for each in header or ())
     if bearer_file is not None:
         headers["Authorization"] = f"Bearer {read_secret(Path(bearer_file))}"
     place = session.settings.place.as_arguments()
     try:
-        remote = await RemoteAgent.at(url, agent_id, headers=headers, trust=card_trust or (), store=store, **place)
+        proofs = None if login is None else Login.load(login)
+        trust = card_trust or ()
+        remote = await RemoteAgent.at(url, agent_id, headers=headers, login=proofs, trust=trust, store=store, **place)
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
     await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))

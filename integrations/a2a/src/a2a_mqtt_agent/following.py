@@ -8,16 +8,22 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from a2a.types import a2a_pb2 as a2a
+from a2a.utils.errors import InternalError
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import MQTTAgentError, StoreError
 from mqtt_agent.wire import TaskResult
 
 from a2a_mqtt_agent.translating import ASKING, TERMINAL
 from a2a_mqtt_agent.views import Update, apply, saved_of, updates_at_end, updates_of
+from a2a_mqtt_agent.waiting import Waiting
 
 __all__ = ["Followed"]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+
+_MOST_WAITING, _MOST_BYTES = 10_000, 16 * 1024 * 1024
+"""How many changes of a task, and how many bytes of them, may wait for one client."""
 
 
 class Followed:
@@ -41,7 +47,9 @@ class Followed:
         self.task: a2a.Task = task
         self.result: TaskResult | None = handle.response
         self._told = told
-        self._listeners: set[asyncio.Queue[Update | None]] = set()
+        self._listeners: set[Waiting] = set()
+        self._changed = asyncio.Event()
+        self._stopped = False
         self._changing = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         if not self.over:
@@ -66,26 +74,38 @@ class Followed:
         """The task as it is now, and then each update, without a gap, until the task is over or asks.
 
         A task that asks already is followed until it asks again or is over.
+
+        Raises:
+            InternalError: The client reads too slowly. It can listen again, which begins with the task as it is then.
         """
-        queue: asyncio.Queue[Update | None] = asyncio.Queue()
-        self._listeners.add(queue)  # in the same step as the view: no update comes between
+        waiting = Waiting(_MOST_WAITING, _MOST_BYTES)
+        self._listeners.add(waiting)  # in the same step as the view: no update comes between
         try:
             yield self.task
             if self.over:
                 return
-            while (update := await queue.get()) is not None:
+            while (update := await waiting.get()) is not None:
                 yield update
                 if isinstance(update, a2a.TaskStatusUpdateEvent) and update.status.state in TERMINAL | ASKING:
                     return
+            if waiting.dropped:
+                raise InternalError(
+                    f"The client reads too slowly: {waiting.dropped} changes of the task waited, and were dropped. "
+                    "Subscribe to the task again: the stream then begins with the task as it is"
+                )
         finally:
-            self._listeners.discard(queue)
+            self._listeners.discard(waiting)
 
     async def until_it_waits(self) -> a2a.Task:
         """Wait until the task is over or asks, and return its view."""
-        if not self.waits:
-            async for _ in self.listen():
-                pass
+        while not self.waits and not self._stopped:
+            await self._changed.wait()
         return self.task
+
+    async def until_over(self) -> None:
+        """Wait until the task is over."""
+        while not self.over and not self._stopped:
+            await self._changed.wait()
 
     async def answer(self, message: a2a.Message, value: object) -> None:
         """Answer the question of the task.
@@ -126,6 +146,7 @@ class Followed:
                     await self._change(lambda task, event=event: updates_of(task, event), stored=stored)
                 except Exception:  # one event must not cost the result
                     logger.exception("an event of task %s is left out, because A2A cannot show it", self.handle.task_id)
+                await asyncio.sleep(0)  # the listeners run between two events that have arrived together
             await self.handle.result()
         except MQTTAgentError as error:
             if self.handle.response is None:
@@ -157,9 +178,19 @@ class Followed:
         self.task = task
         for update in updates:
             self._told(task, update)
-            for queue in self._listeners:
-                queue.put_nowait(update)
+            for waiting in list(self._listeners):
+                if not waiting.put(update):
+                    logger.warning("a client of task %s reads too slowly, and its stream ends", self.handle.task_id)
+                    self._listeners.discard(waiting)
+                    waiting.end()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _end_listeners(self) -> None:
-        for queue in self._listeners:
-            queue.put_nowait(None)
+        self._stopped = True
+        self._wake()
+        for waiting in self._listeners:
+            waiting.end()

@@ -25,6 +25,7 @@ from a2a_mqtt_agent.translating import (
     from_message,
     from_part,
     from_struct,
+    note,
     to_message,
 )
 from a2a_mqtt_agent.views import RESULT
@@ -136,7 +137,7 @@ class Forwarded:
         request = a2a.SendMessageRequest(message=message)
         request.configuration.return_immediately = not self._streaming
         if not message.task_id and self._task.metadata:
-            request.metadata.update(self._task.metadata)
+            note(request.metadata, self._task.metadata)
         wait = _FIRST_WAIT
         while True:
             try:

@@ -18,7 +18,7 @@ from mqtt_agent.wire import AgentCard
 from starlette.types import ASGIApp
 from typing_extensions import Self
 
-from a2a_mqtt_agent.authentication import Authentication
+from a2a_mqtt_agent.authentication import Authentication, KeyPlace
 from a2a_mqtt_agent.callers import Caller
 from a2a_mqtt_agent.cards import Addresses, a2a_card
 from a2a_mqtt_agent.guard import Guard
@@ -60,6 +60,8 @@ class Gateway:
         key: The JWK file of the private key that signs the cards; None means cards without a signature. It needs
             ``a2a-mqtt-agent[auth]``.
         issuer: Whose tokens the callers with a ``subject`` have. It needs ``a2a-mqtt-agent[auth]``.
+        api_key_in: Where callers may have their API key: ``header`` (``X-API-Key``), ``query`` (``api_key``), and
+            ``cookie`` (``api_key``). A key in a query is seen by proxies and stands in their logs.
         tls_server: The TLS of the gateway; None means no TLS, for a reverse proxy that has TLS.
         connection: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker``, ``namespace`` and ``tls``.
 
@@ -79,10 +81,11 @@ class Gateway:
         allow_private_push: bool = False,
         key: str | PathLike[str] | None = None,
         issuer: TokenIssuer | None = None,
+        api_key_in: Sequence[KeyPlace] = ("header",),
         tls_server: ServerTLS | None = None,
         **connection: Any,
     ) -> None:
-        self._authentication = Authentication(identities, issuer)
+        self._authentication = Authentication(identities, issuer, api_key_in)
         self._tls = tls_server
         self._peers = tuple(peers)
         self._url = url

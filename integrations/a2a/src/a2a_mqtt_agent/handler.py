@@ -128,7 +128,7 @@ class Handler(RequestHandler):
             await self._pusher.check(wants.task_push_notification_config.url)
         followed = await caller.send(params, peer)
         if wants.HasField("task_push_notification_config"):
-            await self._pusher.add(caller, followed.task.id, wants.task_push_notification_config, followed)
+            await self._pusher.add(caller, followed, wants.task_push_notification_config, at_once=True)
         return followed
 
     @answers
@@ -173,16 +173,16 @@ class Handler(RequestHandler):
         self, params: a2a.TaskPushNotificationConfig, context: ServerCallContext
     ) -> a2a.TaskPushNotificationConfig:
         """Add or replace the address that is told about the changes of a task."""
-        caller = await self._caller_of(params.task_id, context)
+        caller, found = await self._task_of(params.task_id, context)
         await self._pusher.check(params.url)
-        return await self._pusher.add(caller, params.task_id, params)
+        return await self._pusher.add(caller, found, params)
 
     @answers
     async def on_get_task_push_notification_config(
         self, params: a2a.GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> a2a.TaskPushNotificationConfig:
         """Show one address of a task."""
-        caller = await self._caller_of(params.task_id, context)
+        caller, _ = await self._task_of(params.task_id, context)
         for config in await self._pusher.configs(caller, params.task_id):
             if config.id == params.id:
                 return config
@@ -193,7 +193,7 @@ class Handler(RequestHandler):
         self, params: a2a.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> a2a.ListTaskPushNotificationConfigsResponse:
         """Show all addresses of a task."""
-        caller = await self._caller_of(params.task_id, context)
+        caller, _ = await self._task_of(params.task_id, context)
         configs = await self._pusher.configs(caller, params.task_id)
         return a2a.ListTaskPushNotificationConfigsResponse(configs=configs)
 
@@ -202,18 +202,17 @@ class Handler(RequestHandler):
         self, params: a2a.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """Remove an address of a task."""
-        caller = await self._caller_of(params.task_id, context)
+        caller, _ = await self._task_of(params.task_id, context)
         await self._pusher.remove(caller, params.task_id, params.id)
 
-    async def _caller_of(self, task_id: str, context: ServerCallContext) -> Caller:
-        """The caller of a request about a task.
+    async def _task_of(self, task_id: str, context: ServerCallContext) -> tuple[Caller, Followed | a2a.Task]:
+        """The caller of a request about a task, and the task.
 
         Raises:
             TaskNotFoundError: The caller has given no such task to the agent.
         """
         caller, peer = await self._served(context)
-        await caller.find(task_id, peer)
-        return caller
+        return caller, await caller.find(task_id, peer)
 
     # Cards
 

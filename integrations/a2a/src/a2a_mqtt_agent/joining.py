@@ -18,6 +18,7 @@ from mqtt_agent import Agent, AgentSkill, TaskContext
 from typing_extensions import Self
 
 from a2a_mqtt_agent.forwarding import Forwarded
+from a2a_mqtt_agent.proving import Login, LoginAuth
 
 __all__ = ["RemoteAgent"]
 
@@ -79,6 +80,7 @@ class RemoteAgent:
         agent_id: str,
         *,
         headers: Mapping[str, str] | None = None,
+        login: Login | None = None,
         trust: Sequence[str | PathLike[str]] = (),
         **options: Any,
     ) -> Self:
@@ -88,6 +90,7 @@ class RemoteAgent:
             url: The address of the agent, or of its card.
             agent_id: The agent's id at the MQTT side.
             headers: HTTP headers for the remote agent, such as ``Authorization``.
+            login: What proves to the remote agent who speaks; None for nothing but the headers.
             trust: JWK or JWKS files. The card needs a signature of one of these public keys; empty means that no
                 signature is needed. It needs ``a2a-mqtt-agent[auth]``.
             options: Further arguments of :class:`mqtt_agent.Agent`.
@@ -95,7 +98,7 @@ class RemoteAgent:
         Raises:
             ConnectionError: The agent has no readable card at this address, or no trusted key has signed the card.
             ValueError: The remote agent speaks no transport that is known here, or a file of ``trust`` has no key.
-            OSError: A file of ``trust`` cannot be read.
+            OSError: A file of ``trust`` or of ``login`` cannot be read.
         """
         verify = None
         if trust:
@@ -105,9 +108,11 @@ class RemoteAgent:
         timeout = httpx.Timeout(_CONNECT, read=_READ)
         base = url.removesuffix("/").removesuffix(AGENT_CARD_WELL_KNOWN_PATH)
         hooks = {"request": [_headers_for(httpx.URL(base), dict(headers or {}))]}
-        http = httpx.AsyncClient(timeout=timeout, follow_redirects=False, event_hooks=hooks)
+        login = login or Login()
+        http = httpx.AsyncClient(timeout=timeout, follow_redirects=False, event_hooks=hooks, verify=login.verify())
         try:
             card = await A2ACardResolver(http, base).get_agent_card(signature_verifier=verify)
+            http.auth = LoginAuth(login, card, httpx.URL(base))
             return cls(card, base, agent_id, http, **options)
         except (A2AClientError, httpx.HTTPError) as error:
             await http.aclose()

@@ -25,6 +25,7 @@ from a2a_mqtt_agent.callers import Caller
 from a2a_mqtt_agent.following import Followed
 from a2a_mqtt_agent.translating import TERMINAL
 from a2a_mqtt_agent.views import Update
+from a2a_mqtt_agent.waiting import Waiting
 
 __all__ = ["Pusher"]
 
@@ -39,6 +40,8 @@ _KEPT = 7 * 24 * 3600
 """Seconds that the addresses of ended tasks are kept."""
 _MOST = 100
 """How many addresses a task may have."""
+_MOST_WAITING, _MOST_BYTES = 100, 16 * 1024 * 1024
+"""How many changes of a task, and how many bytes of them, may wait for one address."""
 _OPEN = (TaskState.WORKING,)
 
 
@@ -48,6 +51,8 @@ class Pusher:
     An address is a record of its own in the store of its caller: ``working`` while there is more to tell,
     ``completed`` once the address has the end of the task, ``canceled`` when it was removed.
 
+    An address that is slow or away does not get each change: what waits for it is replaced by the task as it is then.
+
     Args:
         allow_private: Whether addresses of this machine and of private networks are allowed.
         client: Sends the notifications; None makes a client.
@@ -56,7 +61,8 @@ class Pusher:
     def __init__(self, *, allow_private: bool = False, client: httpx.AsyncClient | None = None) -> None:
         self._allow_private = allow_private
         self._client = client or httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, trust_env=False)
-        self._queues: dict[TaskKey, asyncio.Queue[a2a.Task | Update]] = {}
+        self._waiting: dict[TaskKey, Waiting] = {}
+        self._latest: dict[tuple[str, str], a2a.Task] = {}
         self._tellers: dict[TaskKey, asyncio.Task[None]] = {}
         self._of_task: dict[tuple[str, str], set[TaskKey]] = {}
 
@@ -98,19 +104,25 @@ class Pusher:
     # Addresses
 
     async def add(
-        self, caller: Caller, task_id: str, config: a2a.TaskPushNotificationConfig, followed: Followed | None = None
+        self,
+        caller: Caller,
+        found: Followed | a2a.Task,
+        config: a2a.TaskPushNotificationConfig,
+        *,
+        at_once: bool = False,
     ) -> a2a.TaskPushNotificationConfig:
         """Keep an address of a task. An address with the same id is replaced.
 
         Args:
             caller: Whose task it is.
-            task_id: The task's id.
+            found: The task. If it is over, the address is told its end.
             config: The address.
-            followed: The task, if the address is to be told its present state first.
+            at_once: Whether the address is told the present state of the task first.
 
         Raises:
             InvalidParamsError: The task has 100 addresses already.
         """
+        task_id = found.id if isinstance(found, a2a.Task) else found.task.id
         stored = a2a.TaskPushNotificationConfig()
         stored.CopyFrom(config)
         stored.task_id, stored.id = task_id, config.id or uuid.uuid4().hex
@@ -121,10 +133,12 @@ class Pusher:
             if record.task["config"].get("id") == stored.id:
                 await self._end(caller, record.key, TaskState.CANCELED)
         key = TaskKey(_owner(caller), "delegated", uuid.uuid4().hex)
-        task = {"config": MessageToDict(stored)}
-        record = TaskRecord(key=key, peer=task_id, task=task, digest="", state=TaskState.WORKING)
+        kept = {"config": MessageToDict(stored)}
+        record = TaskRecord(key=key, peer=task_id, task=kept, digest="", state=TaskState.WORKING)
         record, _ = await caller.agent.store.add(record)
-        self._begin(caller, record, None if followed is None else followed.task)
+        # Looked at only now: the task may have ended meanwhile, and then no change would ever come.
+        task = found if isinstance(found, a2a.Task) else found.task
+        self._begin(caller, record, task if at_once or task.status.state in TERMINAL else None)
         return stored
 
     async def configs(self, caller: Caller, task_id: str) -> list[a2a.TaskPushNotificationConfig]:
@@ -150,30 +164,34 @@ class Pusher:
 
     def told(self, caller: Caller, task: a2a.Task, update: Update) -> None:
         """Tell the addresses of a task about an update."""
-        for key in self._of_task.get((caller.owner, task.id), ()):
-            self._queues[key].put_nowait(update)
+        about = (caller.owner, task.id)
+        for key in self._of_task.get(about, ()):
+            self._latest[about] = task
+            if not self._waiting[key].put(update):
+                self._waiting[key].put(task)
 
     def _begin(self, caller: Caller, record: TaskRecord, first: a2a.Task | None) -> None:
         key, task = record.key, (caller.owner, record.peer or "")
-        queue = self._queues[key] = asyncio.Queue()
+        waiting = self._waiting[key] = Waiting(_MOST_WAITING, _MOST_BYTES)
         if first is not None:
-            queue.put_nowait(first)
+            waiting.put(first)
         self._of_task.setdefault(task, set()).add(key)
-        teller = self._tellers[key] = asyncio.create_task(self._tell(caller, record, queue), name=f"push {record.peer}")
+        telling = self._tell(caller, record, waiting)
+        teller = self._tellers[key] = asyncio.create_task(telling, name=f"push {record.peer}")
         teller.add_done_callback(lambda _: self._forget(key, task))
 
     def _forget(self, key: TaskKey, task: tuple[str, str]) -> None:
-        self._queues.pop(key, None)
+        self._waiting.pop(key, None)
         self._tellers.pop(key, None)
         keys = self._of_task.get(task, set())
         keys.discard(key)
         if not keys:
             self._of_task.pop(task, None)
+            self._latest.pop(task, None)
 
-    async def _tell(self, caller: Caller, record: TaskRecord, queue: asyncio.Queue[a2a.Task | Update]) -> None:
+    async def _tell(self, caller: Caller, record: TaskRecord, waiting: Waiting) -> None:
         config = _config(record)
-        while True:
-            event = await queue.get()
+        while (event := await waiting.get()) is not None:
             last = not isinstance(event, a2a.TaskArtifactUpdateEvent) and event.status.state in TERMINAL
             wait = _FIRST_WAIT
             for tried in range(_TRIES if last else 1):
@@ -182,12 +200,21 @@ class Pusher:
                     wait = min(_LONGEST_WAIT, 2 * wait)
                 if await self._post(config, event):
                     break
+            else:
+                self._skip(caller, record, waiting)
             if last:
                 try:
                     await self._end(caller, record.key, TaskState.COMPLETED)
                 except StoreError as error:
                     logger.warning("task %s: the end is told again after a restart: %s", record.peer, error)
                 return
+
+    def _skip(self, caller: Caller, record: TaskRecord, waiting: Waiting) -> None:
+        """Replace what waits for an address that did not answer: each change would cost the whole timeout."""
+        latest = self._latest.get((caller.owner, record.peer or ""))
+        if len(waiting) > 1 and latest is not None:
+            waiting.drop()
+            waiting.put(latest)
 
     async def _post(self, config: a2a.TaskPushNotificationConfig, event: a2a.Task | Update) -> bool:
         try:

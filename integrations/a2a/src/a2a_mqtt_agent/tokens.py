@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -26,7 +26,9 @@ __all__ = ["TokenIssuer", "Tokens"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _KEPT = 3600.0
-"""Seconds for which the keys of an address are used."""
+"""Seconds after which the keys of an address are fetched again."""
+_OLDEST = 24 * 3600.0
+"""Seconds for which keys are used that cannot be fetched again: a key that was withdrawn must not count for ever."""
 _PAUSE = 30.0
 """Seconds between two requests for the keys. Strangers can make up key ids, and must not cause a request each."""
 _MAX_KEYS = 1024 * 1024
@@ -46,6 +48,7 @@ class TokenIssuer:
         openid_url: The address of the OpenID Connect configuration, for the cards.
         token_url: The address at which a client gets tokens with its own secret, for the cards.
         authorization_url: The address at which a person allows a client to get tokens, for the cards.
+        device_url: The address at which a device without a browser asks for a code, for the cards.
 
     Raises:
         ValueError: The address of the keys is not https.
@@ -59,6 +62,7 @@ class TokenIssuer:
     openid_url: str | None = None
     token_url: str | None = None
     authorization_url: str | None = None
+    device_url: str | None = None
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url or "https://")
@@ -94,16 +98,21 @@ class TokenIssuer:
 class Tokens:
     """Checks the tokens of an issuer.
 
+    Keys of an address are fetched again after an hour. When this fails, the earlier keys count for a day, with a
+    warning at each failure, and then no token is accepted until the keys were fetched.
+
     Args:
         issuer: The issuer.
+        clock: Returns a time in seconds.
 
     Raises:
         ValueError: The file of keys has no keys.
         OSError: The file of keys cannot be read.
     """
 
-    def __init__(self, issuer: TokenIssuer) -> None:
+    def __init__(self, issuer: TokenIssuer, clock: Callable[[], float] = time.monotonic) -> None:
         self.issuer: TokenIssuer = issuer
+        self._clock = clock
         self._keys: dict[str, PyJWK] = {} if issuer.url is not None else keys_of(issuer.jwks)
         self._fetched = self._tried = float("-inf")
         self._fetching = asyncio.Lock()
@@ -114,11 +123,11 @@ class Tokens:
             return
         async with self._fetching:
             if self._needs_keys(token):
-                self._tried = time.monotonic()
+                self._tried = self._clock()
                 await self._fetch(self.issuer.url)
 
     def _needs_keys(self, token: str) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._tried < _PAUSE:
             return False
         kid = _kid_of(token)
@@ -135,9 +144,21 @@ class Tokens:
                 if not isinstance(found, dict):
                     raise ValueError("the answer is no JSON object")
                 self._keys = keys_of(cast("dict[str, Any]", found))
-                self._fetched = time.monotonic()
+                self._fetched = self._clock()
         except (httpx.HTTPError, ValueError) as error:
-            logger.warning("the keys of %s were not fetched, and the earlier ones stay: %s", self.issuer.issuer, error)
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        name, why = self.issuer.issuer, str(error) or type(error).__name__
+        left = self._fetched + _OLDEST - self._clock()
+        if not self._keys:
+            logger.warning("the keys of %s were not fetched, so its tokens are refused: %s", name, why)
+        elif left > 0:
+            what = "the keys of %s were not fetched again; the earlier ones count for %.1f hours more: %s"
+            logger.warning(what, name, left / 3600, why)
+        else:
+            what = "the keys of %s were not fetched for %.0f hours, so its tokens are refused until they are: %s"
+            logger.error(what, name, _OLDEST / 3600, why)
 
     def subject_of(self, token: str) -> str | None:
         """Who has a token; None when the token is not valid."""
@@ -145,7 +166,7 @@ class Tokens:
 
         kid = _kid_of(token)
         key = None if kid is None else self._keys.get(kid)
-        if key is None:
+        if key is None or (self.issuer.url is not None and self._clock() - self._fetched > _OLDEST):
             return None
         try:
             claims: Mapping[str, Any] = jwt.decode(

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from mqtt_agent.wire import Part, TaskMessage, TaskState, content_of_parts, read_time
@@ -38,6 +38,8 @@ _STATES = {state: a2a.TaskState.Value(f"TASK_STATE_{state.value.upper().replace(
 _WORDS = {number: state for state, number in _STATES.items()}
 TERMINAL = frozenset(number for state, number in _STATES.items() if state.terminal)
 """A2A's terminal states."""
+_MOST_LEVELS = 80
+"""How many messages of protobuf a value may be deep. An answer has up to six around it, and 100 is the most."""
 ASKING = frozenset((a2a.TASK_STATE_INPUT_REQUIRED, a2a.TASK_STATE_AUTH_REQUIRED))
 """The states in which an A2A task waits for a message of its user."""
 
@@ -101,33 +103,39 @@ def _to_part(part: Part) -> a2a.Part:
         written["data"] = part.data
     for form in (written, {"data": written}):
         with contextlib.suppress(Exception):  # an agent may send anything: a number that is too large, another type
-            made = ParseDict(form, a2a.Part(), ignore_unknown_fields=True)
-            if _is_readable(made):
-                return made
+            if not _is_too_deep(form):
+                return ParseDict(form, a2a.Part(), ignore_unknown_fields=True)
     return a2a.Part(text=json.dumps(written, ensure_ascii=False), media_type="application/json")
 
 
-def _is_readable(part: a2a.Part) -> bool:
-    """Whether protobuf can read a part inside an answer. It reads at most 100 levels."""
-    answer = a2a.SendMessageResponse()
-    try:
-        # Some libraries lift protobuf's limit for what it reads in this process, and not for the parts that it copies.
-        answer.task.artifacts.add().CopyFrom(a2a.Artifact(parts=[part]))
-        answer.task.status.message.parts.append(part)
-        a2a.SendMessageResponse.FromString(answer.SerializeToString())
-    except DecodeError:
-        return False
-    return True
+def _is_too_deep(value: Any) -> bool:
+    """Whether JSON has more levels than protobuf carries inside an answer.
+
+    Protobuf reads and copies at most 100 levels of messages, and whether it minds at some place depends on its
+    implementation and on what other libraries have set in the process. So this limit is lower, and does not depend on
+    protobuf: an object counts as the three messages that it is in protobuf, and an array as two.
+    """
+    waiting = [(value, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        if isinstance(each, Mapping):
+            depth, inner = depth + 3, list(cast("Mapping[str, Any]", each).values())
+        elif isinstance(each, (list, tuple)):
+            depth, inner = depth + 2, cast("Sequence[Any]", each)
+        else:
+            continue
+        if depth > _MOST_LEVELS:
+            return True
+        waiting += [(child, depth) for child in inner]
+    return False
 
 
 def note(target: Struct, values: Mapping[str, Any]) -> None:
     """Add values to a protobuf ``Struct``. A value that protobuf cannot carry becomes the text of its JSON."""
     for key, value in values.items():
-        part = a2a.Part()
         with contextlib.suppress(Exception):  # an agent may send anything
-            ParseDict({key: value}, part.metadata)
-            if _is_readable(part):
-                target.MergeFrom(part.metadata)
+            if not _is_too_deep(value):
+                target.MergeFrom(ParseDict({key: value}, Struct()))
                 continue
         target.update({key: json.dumps(value, ensure_ascii=False)})
 

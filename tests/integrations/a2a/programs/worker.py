@@ -46,6 +46,14 @@ async def work(task: TaskContext) -> Any:
         for part in ("MQTT ", "is ", "good."):
             await task.stream(part)
         return "MQTT is good."
+    if word == "flood":
+        for number in range(int(rest)):
+            await task.artifact("page", f"{number} " + "x" * 50_000)
+        return "flooded"
+    if word == "drip":
+        for _ in range(int(rest)):
+            await task.stream("drop ")
+        return "drop " * int(rest)
     if word == "odd":
         deep: Any = "bottom"
         for _ in range(150):

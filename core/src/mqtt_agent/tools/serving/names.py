@@ -166,6 +166,8 @@ class ToolNames:
             return
         card = self._read(message)
         if message.payload and (card is None or card.tool != tool):
+            if card is not None:
+                self._faults.refuse(message, "a card for another name than its topic's", card.tool)
             self._presence.correct_tool(tool)  # somebody has overwritten the card with something unreadable
             return
         name.card, name.epoch = card, self._connection.epoch
@@ -177,9 +179,9 @@ class ToolNames:
         if card is None or card.server == self._own:
             self._presence.note_tool_card(message)
             if card is None or card.status != "online":
-                self._presence.correct_tool(tool)
+                self._presence.correct_tool(tool, message)
             elif tool in self.held:
-                self._originals.note(card)
+                self._originals.note(card, message)
         elif tool in self.held and self._presence.announced and self._presence.serving:
             self._contested.add(tool)
         if self._contested or tool in self.refused:

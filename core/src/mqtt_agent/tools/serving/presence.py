@@ -77,6 +77,8 @@ class Presence:
         """Loop time of the latest correction of the server card."""
         self._shown: dict[str, int] = {}
         """The epoch of our connection in which each tool's card was last published with status online."""
+        self._said_offline: dict[str, bytes] = {}
+        """The latest card of each tool that this process has published with status offline."""
         self._digests: dict[str, str] = {}
         self._stands_in: int | None = None
         """The epoch of our connection in which this server's card has arrived with status online."""
@@ -274,9 +276,11 @@ class Presence:
 
     async def publish_tool_card(self, name: str, status: Status) -> None:
         """Publish the card of a tool."""
-        card = self._tool_card(name, status)
+        payload = encode(self._tool_card(name, status))
         self._shown.pop(name, None)
-        await self._connection.publish(self._topics.tool_card(name), encode(card), retain=True)
+        if status == "offline":
+            self._said_offline[name] = payload
+        await self._connection.publish(self._topics.tool_card(name), payload, retain=True)
         if status == "online":
             self._shown[name] = self._connection.epoch
 
@@ -398,10 +402,17 @@ class Presence:
         if self.announced:
             self._tasks.start(self._publish_server_card("online"))
 
-    def correct_tool(self, name: str) -> None:
-        """Publish the card of a tool again, if this server offers the tool."""
+    def correct_tool(self, name: str, message: InboundMessage | None = None) -> None:
+        """Publish the card of a tool again, if this server offers the tool.
+
+        Args:
+            name: The tool's name.
+            message: The message that has removed the card, or changed it, for the audit.
+        """
         if self._offers(name):
             self._tasks.start(self.publish_tool_card(name, "online"))
+            if message is not None and message.payload != self._said_offline.get(name):
+                message.refuse("the server offers this tool, and publishes its own card again")
 
     def _offers(self, name: str) -> bool:
         return self.announced and self.serving and name in self._cards
