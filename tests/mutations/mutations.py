@@ -555,8 +555,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "open tasks are not sent again after a reconnect",
         "agents/requesting/resender.py",
-        "async for record in self._tasks.find(OPEN):",
-        "async for record in self._tasks.find(()):",
+        'self._scope.outlines("delegated", OPEN):',
+        'self._scope.outlines("delegated", ()):',
         (f"{DELEGATIONS}::test_after_a_reconnect_what_is_open_is_sent_again[mosquitto]",),
     ),
     Mutation(
