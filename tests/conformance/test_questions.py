@@ -110,7 +110,7 @@ async def test_a_requester_asks_with_the_ids_of_its_tasks_and_sends_none_again(
     store = MemoryStore()
     planner = await started(make_agent, store=store)
     for number in range(3):
-        await soon(planner.delegate("scout", task_id=f"t-{number}"))
+        await soon(planner.delegate("scout", "write", task_id=f"t-{number}"))
     await soon(planner.stop())
     await soon(planner.start())
     asked = await scout.question()
@@ -128,7 +128,7 @@ async def test_an_executor_that_does_not_know_questions_gets_the_tasks(
     in_no_time: None, make_agent: MakeAgent, scout: Executor
 ) -> None:
     planner = await started(make_agent)
-    task = await soon(planner.delegate("scout", task_id="t-1"))
+    task = await soon(planner.delegate("scout", "write", task_id="t-1"))
     await until(lambda: len(scout.given()) >= 3)
     assert scout.questions() == []
     await scout.say("tasks/planner/results/scout", {"task_id": "t-1", "status": "completed", "result": 1})
@@ -140,11 +140,44 @@ async def test_a_cancel_is_sent_again_and_not_a_question(
     in_no_time: None, make_agent: MakeAgent, scout: Executor
 ) -> None:
     planner = await started(make_agent)
-    task = await soon(planner.delegate("scout", task_id="t-1"))
+    task = await soon(planner.delegate("scout", "write", task_id="t-1"))
     await soon(task.cancel())
     asked = len(scout.questions())
     await until(lambda: sum(each["action"] == "cancel" for each in scout.on("tasks/scout/control/planner")) >= 3)
     assert len(scout.questions()) == asked
+
+
+@pytest.mark.rule("CTRL-10")
+async def test_many_cancels_share_a_message(make_agent: MakeAgent, scout: Executor) -> None:
+    planner = await started(make_agent)
+    tasks = [await soon(planner.delegate("scout", "write", task_id=f"t-{number}")) for number in range(120)]
+    await soon(asyncio.gather(*(task.cancel("too late") for task in tasks)))
+
+    def told() -> list[dict[str, Any]]:
+        return [each for each in scout.on("tasks/scout/control/planner") if each["action"] == "cancel"]
+
+    def canceled() -> list[str]:
+        return [task_id for each in told() for task_id in each.get("task_ids", [each["task_id"]])]
+
+    await until(lambda: len(canceled()) >= 120)
+    assert sorted(canceled()) == sorted(task.task_id for task in tasks)
+    assert {each["reason"] for each in told()} == {"too late"}
+    assert all(each["task_id"] == each.get("task_ids", [each["task_id"]])[0] for each in told())
+    assert len(told()) <= 10
+
+
+@pytest.mark.rule("CTRL-10")
+@pytest.mark.parametrize("scout", [["cancel", "events", "get"]], indirect=True, ids=["old"])
+async def test_an_executor_that_does_not_know_questions_gets_a_cancel_of_each_task(
+    make_agent: MakeAgent, scout: Executor
+) -> None:
+    planner = await started(make_agent)
+    tasks = [await soon(planner.delegate("scout", "write", task_id=f"t-{number}")) for number in range(5)]
+    await soon(asyncio.gather(*(task.cancel() for task in tasks)))
+    await until(lambda: len(scout.on("tasks/scout/control/planner")) >= 5)
+    told = scout.on("tasks/scout/control/planner")
+    assert sorted(each["task_id"] for each in told) == [f"t-{number}" for number in range(5)]
+    assert not any("task_ids" in each for each in told)
 
 
 @pytest.mark.rule("ASK-11")
@@ -152,7 +185,7 @@ async def test_a_task_that_its_executor_does_not_know_is_sent_as_a_whole_and_doe
     in_no_time: None, make_agent: MakeAgent, scout: Executor
 ) -> None:
     planner = await started(make_agent)
-    lost, kept = [await soon(planner.delegate("scout", task_id=task_id)) for task_id in ("lost", "kept")]
+    lost, kept = [await soon(planner.delegate("scout", "write", task_id=task_id)) for task_id in ("lost", "kept")]
     await scout.question()
     await scout.say_unknown("lost", "nonsense", "a/b")
     await until(lambda: len(scout.given()) >= 3)
@@ -173,7 +206,7 @@ async def test_only_the_executor_of_a_task_can_say_that_the_task_is_unknown(
     in_no_time: None, make_agent: MakeAgent, scout: Executor, eve: Foreign
 ) -> None:
     planner = await started(make_agent)
-    task = await soon(planner.delegate("scout", task_id="t-1"))
+    task = await soon(planner.delegate("scout", "write", task_id="t-1"))
     fault = {"type": "not_found", "code": "UNKNOWN_TASK", "data": {"task_ids": ["t-1"]}}
     for topic, names in (
         ("tasks/planner/results/eve", {"to": "planner"}),
@@ -192,7 +225,7 @@ async def test_an_answer_that_names_no_unknown_task_is_a_result(
     make_agent: MakeAgent, scout: Executor, data: Any
 ) -> None:
     planner = await started(make_agent)
-    task = await soon(planner.delegate("scout", task_id="t-1"))
+    task = await soon(planner.delegate("scout", "write", task_id="t-1"))
     error = {"type": "not_found", "code": "UNKNOWN_TASK", "data": data}
     await scout.say("tasks/planner/results/scout", {"task_id": "t-1", "status": "rejected", "error": error})
     await until(lambda: task.done)
@@ -247,6 +280,28 @@ async def test_a_stranger_learns_nothing_by_asking(writer: Agent, requester: For
     assert not any(b"secret" in each.payload for each in eve.heard)
 
 
+@pytest.mark.rule("CTRL-10", "CTRL-4", "ASK-12")
+async def test_one_cancel_of_many_tasks_stops_those_of_its_sender_and_no_others(
+    writer: Agent, requester: ForeignRequester, eve: Foreign
+) -> None:
+    for task_id in ("t-1", "t-2", "t-3"):
+        await requester.say("tasks/writer/inbox/scout", {"task_id": task_id, "prompt": "wait"})
+    await until(lambda: writer.running_tasks == 3)
+    many = {"action": "cancel", "task_id": "t-1", "task_ids": ["t-1", "t-2", "early"]}
+    await eve.say("tasks/writer/control/eve", many)  # the tasks of eve, of which none has arrived
+    await eve.say("tasks/writer/control", {**many, "from": "scout"})  # a plain topic proves nothing
+    await until(lambda: len(eve.on("tasks/eve/results/writer")) >= 3)
+    assert writer.running_tasks == 3
+    await requester.say("tasks/writer/control/scout", {**many, "reason": "too late"})
+    await until(lambda: len({each["task_id"] for each in requester.on(ANSWERS)}) >= 3)
+    assert {(each["task_id"], each["status"]) for each in requester.on(ANSWERS)} == {
+        ("t-1", "canceled"),
+        ("t-2", "canceled"),
+        ("early", "canceled"),
+    }
+    await until(lambda: writer.running_tasks == 1)
+
+
 @pytest.mark.rule("ASK-12", "CTRL-8")
 async def test_a_question_that_cannot_be_answered_is_ignored(writer: Agent, requester: ForeignRequester) -> None:
     await ask(requester, *(f"no-{number}" for number in range(101)))
@@ -281,15 +336,16 @@ async def test_an_executor_that_has_lost_its_store_gets_its_tasks_again(make_age
         await go.wait()
         return task.id
 
-    for name in ("first", "second"):
-        agent = make_agent("writer", bound=bound)
-        agent.on_task(handle)
-        await soon(agent.start())
-        if name == "first":
-            planner = await started(make_agent, bound=bound)
-            tasks = [await soon(planner.delegate("writer", task_id=f"t-{number}")) for number in range(5)]
-            await until(lambda: len(runs) == 5)
-            await soon(agent.stop())
+    first, planner = make_agent("writer", bound=bound), make_agent("planner", bound=bound)
+    first.on_task(handle)
+    await soon(first.start())
+    await soon(planner.start())
+    tasks = [await soon(planner.delegate("writer", "write", task_id=f"t-{number}")) for number in range(5)]
+    await until(lambda: len(runs) == 5)
+    await soon(first.stop())
+    second = make_agent("writer", bound=bound)
+    second.on_task(handle)
+    await soon(second.start())
     await until(lambda: len(runs) == 10)
     go.set()
     assert await soon(asyncio.gather(*(task.result() for task in tasks))) == [f"t-{number}" for number in range(5)]

@@ -51,7 +51,7 @@ class OpenTask:
     unknown: bool = False
     due: float = 0.0
     queued: float = 0.0
-    interval: float = _FIRST
+    interval: float = 0.0
     soon: int = 0
 
 
@@ -99,7 +99,7 @@ class Reminders:
             self._hurry(task_id, entry, now)
             self._wake(now)
         else:
-            entry.due = now + _FIRST
+            entry.due, entry.interval = now + _FIRST, _FIRST
             self._enqueue(task_id, entry)
 
     def get(self, task_id: str) -> OpenTask | None:
