@@ -49,6 +49,7 @@ class ReceivedTasks:
         self._replies = replies
         self._max_waiting = max_waiting
         self._answering = asyncio.Lock()
+        self._many = asyncio.Lock()  # of the messages about many tasks, one has its turn
         self._pool = scope.pool
 
     def key(self, task_id: str, sender: str | None) -> TaskKey:
@@ -219,15 +220,15 @@ class ReceivedTasks:
             sender: The requester that asks.
             reply_to: The results topic of the requester, to which the results go from now on.
         """
-        records = await asyncio.gather(*(self.find(task_id, sender) for task_id in task_ids))
         known: list[TaskRecord] = []
         unknown: list[str] = []
-        for task_id, record in zip(task_ids, records, strict=True):
-            if record is not None and self._replies.may_touch(record, reply_to):
-                known.append(record)
-            else:
-                unknown.append(task_id)
-        await asyncio.gather(*(self.attach(record, reply_to) for record in known))
+        async with self._many:
+            for task_id, record in (await self._find_all(task_ids, sender)).items():
+                if record is not None and self._replies.may_touch(record, reply_to):
+                    known.append(record)
+                else:
+                    unknown.append(task_id)
+            await asyncio.gather(*(self.attach(record, reply_to) for record in known))
         if unknown:
             self._replies.say_unknown(unknown, sender, reply_to)
 
@@ -280,14 +281,20 @@ class ReceivedTasks:
 
         A message on a plain topic does not cancel a task that was given on a sender-bound topic.
         """
-        records = await asyncio.gather(*(self.find(task_id, sender) for task_id in task_ids))
-        await asyncio.gather(
-            *(
-                self.cancel(task_id, sender, reason, reply_to, record)
-                for task_id, record in zip(task_ids, records, strict=True)
-                if record is None or self._replies.may_touch(record, reply_to)
+        async with self._many:
+            records = await self._find_all(task_ids, sender)
+            await asyncio.gather(
+                *(
+                    self.cancel(task_id, sender, reason, reply_to, record)
+                    for task_id, record in records.items()
+                    if record is None or self._replies.may_touch(record, reply_to)
+                )
             )
-        )
+
+    async def _find_all(self, task_ids: list[str], sender: str) -> dict[str, TaskRecord | None]:
+        """The records of several tasks of one requester, by their ids. The store reads them together."""
+        found = await asyncio.gather(*(self.find(task_id, sender) for task_id in task_ids))
+        return dict(zip(task_ids, found, strict=True))
 
     async def cancel(
         self,

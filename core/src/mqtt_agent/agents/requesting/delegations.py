@@ -74,7 +74,7 @@ class Delegations:
         self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
         self._adopts_at = 0.0
-        self._opening = asyncio.Semaphore(_AT_ONCE)
+        self._opening, self._canceling = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
         if scope.pool is not None:
             scope.pool.looks.append(partial(self._look, scope.pool))
             scope.pool.on_note["ended"] = self._on_ended
@@ -365,7 +365,7 @@ class Delegations:
         """See :meth:`TaskHandle.cancel`."""
         if handle.state.terminal:
             return
-        async with self._opening:
+        async with self._canceling:
             await self._mark_canceled(handle.task_id)
             await self._cancels.send(handle, reason)
 

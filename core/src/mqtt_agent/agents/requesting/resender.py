@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -28,10 +27,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_AT_ONCE = 100
-"""How many tasks are sent again at the same time. A peer gets less at once after some of its tasks were lost."""
-_ASKED_AT_ONCE = 500
-"""How many tasks a peer is asked for at the same time, without sending them."""
+_AT_ONCE = MOST_ASKED
+"""How many tasks are sent again, or are asked for, at the same time: asking costs little, but each answer is a message.
+A peer gets less at once after some of its tasks were lost."""
 _ANSWERED_WITHIN = 0.5
 """Seconds to wait for the answers, before further tasks are sent again."""
 
@@ -46,11 +44,6 @@ class _Way(NamedTuple):
 
     peer: str
     action: str | None
-
-    @property
-    def at_once(self) -> int:
-        """How many tasks are sent again in this way at the same time."""
-        return _AT_ONCE if self.action is None else _ASKED_AT_ONCE
 
 
 class Resender:
@@ -98,7 +91,7 @@ class Resender:
 
     async def _run(self) -> None:
         while True:
-            due, expired = await self._tasks.reminders.due(_ASKED_AT_ONCE)
+            due, expired = await self._tasks.reminders.due(_AT_ONCE)
             await asyncio.gather(
                 *(
                     self._apart(task_id, partial(self._expire, task_id, f"no result from {peer} before it expired"))
@@ -133,7 +126,7 @@ class Resender:
         while by_way:
             group: dict[_Way, list[str]] = {}
             for way, waiting in list(by_way.items()):
-                window = self._window(way)
+                window = self._windows.get(way.peer, _AT_ONCE)
                 group[way], by_way[way] = waiting[:window], waiting[window:]
                 if not by_way[way]:
                     del by_way[way]
@@ -166,9 +159,6 @@ class Resender:
             return "cancel"
         return None if entry.whole or entry.unknown else "get"
 
-    def _window(self, way: _Way) -> int:
-        return min(way.at_once, self._windows.get(way.peer, way.at_once))
-
     async def _resend_group(self, group: dict[_Way, list[str]]) -> None:
         self._unanswered = {task_id for each in group.values() for task_id in each}
         self._all_answered.clear()
@@ -178,31 +168,29 @@ class Resender:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all_answered.wait(), _ANSWERED_WITHIN)
         for way, each in group.items():
-            self._adapt(way, sent.intersection(each))
+            self._adapt(way.peer, sent.intersection(each))
 
     async def _resend_by(self, way: _Way, task_ids: list[str]) -> Collection[str]:
         """Send tasks again in one way. Returns the ids of those that were sent."""
         if way.action is None:
             sent = await asyncio.gather(*(self._apart(each, partial(self._resend_whole, each)) for each in task_ids))
             return [task_id for task_id, was_sent in zip(task_ids, sent, strict=True) if was_sent]
-        parts = [task_ids[first : first + MOST_ASKED] for first in range(0, len(task_ids), MOST_ASKED)]
-        asked = await asyncio.gather(*(self._tell(way.peer, way.action, part) for part in parts))
-        return [task_id for part, was_asked in zip(parts, asked, strict=True) if was_asked for task_id in part]
+        return task_ids if await self._tell(way.peer, way.action, task_ids) else ()
 
-    def _adapt(self, way: _Way, sent: set[str]) -> None:
+    def _adapt(self, peer: str, sent: set[str]) -> None:
         """Change how many tasks a peer gets at once.
 
         A peer that has answered some tasks of a group, and not the others, has probably not got the others, or the
         broker has lost the answers.
         """
         lost = sent & self._unanswered
-        window = self._window(way)
+        window = self._windows.get(peer, _AT_ONCE)
         if not lost:
-            self._windows[way.peer] = window * 2
+            self._windows[peer] = window * 2
         elif len(lost) < len(sent):
-            self._windows[way.peer] = min(window, len(sent) - len(lost))
-        if self._windows.get(way.peer, math.inf) >= way.at_once:
-            self._windows.pop(way.peer, None)
+            self._windows[peer] = min(window, len(sent) - len(lost))
+        if self._windows.get(peer, _AT_ONCE) >= _AT_ONCE:
+            self._windows.pop(peer, None)
         elif lost:
             for task_id in lost:
                 self._tasks.reminders.soon(task_id)
