@@ -205,8 +205,17 @@ class Resender:
 
     async def resend(self, task_id: str) -> None:
         """Ask for a task now, unless it is over, its peer is offline, or this agent is not connected."""
+        if self._tasks.reminders.get(task_id) is None and self._scope.pool is not None:
+            await self._resend_of_other(task_id)  # another member of the pool asks for the task
         for way, task_ids in (await self._by_way([task_id])).items():
             await self._resend_by(way, task_ids)
+
+    async def _resend_of_other(self, task_id: str) -> None:
+        record = await self._scope.retry.until_stored(partial(self._tasks.get, task_id), f"task {task_id:.80}")
+        if record is None or record.state.terminal or not self._scope.connection.connected:
+            return
+        if not await self._peers.is_away(record.peer or ""):
+            await self.send_again(record)
 
     async def ask_again(self, record: TaskRecord) -> None:
         """Ask for a task now, also when its peer is offline: the broker may keep the message for the peer."""
