@@ -170,4 +170,4 @@ async def test_a_store_that_answers_many_at_once_lets_the_event_loop_turn(tmp_pa
         loop.call_soon(count_turn)
         await soon(reading)
         most = max(after - before for before, after in zip(turns, [*turns[1:], ended], strict=True))
-        assert most <= 100
+        assert most <= 120  # 100 of one batch, and batches of a single job

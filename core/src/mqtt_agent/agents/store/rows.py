@@ -135,7 +135,7 @@ OUTLINED: tuple[str, ...] = (
 """The columns that :func:`to_outline` takes, in this order."""
 
 
-def to_outline(agent: str, role: TaskRole, columns: Sequence[Any]) -> Outline:
+def to_outline(agent: str, role: TaskRole, columns: Sequence[object]) -> Outline:
     """Make the outline of a record.
 
     Args:
@@ -143,7 +143,8 @@ def to_outline(agent: str, role: TaskRole, columns: Sequence[Any]) -> Outline:
         role: The role of the record.
         columns: The values of :data:`OUTLINED`.
     """
-    position, task_id, requester, peer, digest, state, reply_to, cancel_requested, expires_at = columns
+    values = cast("Sequence[Any]", columns)
+    position, task_id, requester, peer, digest, state, reply_to, cancel_requested, expires_at = values
     key = TaskKey(agent, role, task_id, requester)
     return Outline(position, key, peer, digest, TaskState(state), reply_to, bool(cancel_requested), expires_at)
 

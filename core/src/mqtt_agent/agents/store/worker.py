@@ -217,17 +217,20 @@ class _Teller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._left: deque[Outcome] = deque()
+        self._has_turn = False  # whether the next turn of the loop goes on here
 
     def tell(self, outcomes: list[Outcome]) -> None:
         """Resolve the futures of these outcomes, after those of earlier calls. Call this in the event loop."""
-        idle = not self._left
         self._left.extend(outcomes)
-        if idle:
+        if not self._has_turn:
             self._tell_some()
 
     def _tell_some(self) -> None:
-        for _ in range(min(len(self._left), TOLD_AT_ONCE)):
+        some = min(len(self._left), TOLD_AT_ONCE)
+        for _ in range(some):
             self._left.popleft().tell()
         loop = self._loop()
-        if self._left and loop is not None:
+        # Another batch may end in this turn. So this has the next turn too, unless it has told of a single job only.
+        self._has_turn = some > 1 and loop is not None
+        if self._has_turn and loop is not None:
             loop.call_soon(self._tell_some)
