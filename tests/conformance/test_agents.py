@@ -585,7 +585,7 @@ async def test_the_card_and_the_status_are_as_in_the_document(make_agent: MakeAg
     assert (card["version"], card["name"], card["status"]) == ("1", "writer", "online")
     assert card["skills"] == [{**skill, "description": ""}]
     assert (card["input_modes"], card["output_modes"]) == (["text/plain"], ["application/json"])
-    assert card["features"] == ["bound", "cancel", "events", "get", "input", "parts"]
+    assert card["features"] == ["ask", "bound", "cancel", "events", "get", "input", "parts"]
     assert {"namespace", "last_seen", "version_info", "started"} <= set(card)
     assert (status["name"], status["status"], status["epoch"]) == ("writer", "online", 1)
     assert status["started"] == card["started"]

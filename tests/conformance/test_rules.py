@@ -133,4 +133,4 @@ def test_the_defaults_of_an_agent_are_those_of_the_document() -> None:
     assert (agent["max_payload"], agent["max_peers"]) == (1024 * 1024, 10_000)
     assert (agent["max_concurrency"], agent["max_waiting_tasks"]) == (8, 100_000)
     assert (agent["will_delay"], agent["session_expiry"], agent["retention"]) == (5, 24 * 3600, 7 * 24 * 3600)
-    assert wire.AGENT_FEATURES == ("cancel", "events", "get", "input", "parts")
+    assert wire.AGENT_FEATURES == ("ask", "cancel", "events", "get", "input", "parts")

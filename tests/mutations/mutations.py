@@ -35,6 +35,7 @@ TASK_FIRST = f"{STORED_FIRST}::test_a_task_is_acknowledged_when_it_is_stored_and
 KILLED = "faults/test_redelivery.py::test_a_{}_is_killed_before_it_is_stored_is_delivered_again_by_the_broker"
 DELEGATIONS = "conformance/test_delegations.py"
 AGENTS = "conformance/test_agents.py"
+QUESTIONS = "conformance/test_questions.py"
 CALLS = "conformance/test_calls.py"
 NEXT_PROCESS = f"{DELEGATIONS}::test_the_next_process_sends_what_is_open_and_cancels_what_was_to_be_canceled[mosquitto]"
 CONNECTION = "transport/test_connection.py"
@@ -555,8 +556,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "open tasks are not sent again after a reconnect",
         "agents/requesting/resender.py",
-        "async for record in self._tasks.find(OPEN):",
-        "async for record in self._tasks.find(()):",
+        'self._scope.outlines("delegated", OPEN):',
+        'self._scope.outlines("delegated", ()):',
         (f"{DELEGATIONS}::test_after_a_reconnect_what_is_open_is_sent_again[mosquitto]",),
     ),
     Mutation(
@@ -593,6 +594,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "message_expiry=expiry\n",
         "message_expiry=None\n",
         (f"{DELEGATIONS}::test_a_task_is_as_in_the_document[mosquitto]",),
+    ),
+    Mutation(
+        "a task that its executor does not know ends",
+        "agents/requesting/results.py",
+        "unknown = unknown_tasks(result)",
+        "unknown = unknown_tasks(result)[:0]",
+        (f"{QUESTIONS}::test_a_task_that_its_executor_does_not_know_is_sent_as_a_whole_and_does_not_end[mosquitto]",),
+    ),
+    Mutation(
+        "a question on a plain topic is about sender-bound tasks too",
+        "agents/executing/ledger.py",
+        "if record is not None and self._replies.may_touch(record, reply_to):",
+        "if record is not None:",
+        (f"{QUESTIONS}::test_a_stranger_learns_nothing_by_asking[mosquitto]",),
     ),
     Mutation(
         "the wish to cancel is not stored",

@@ -50,3 +50,38 @@ async def test_the_tasks_of_a_peer_that_is_back_are_due_soon_and_no_others() -> 
     waiting.add("t-2", "other", None)
     waiting.hurry("scout")
     assert await soon(waiting.due(10), 5) == (["t-1"], [])
+
+
+async def test_tasks_that_are_hurried_twice_are_due_once() -> None:
+    waiting = Reminders()
+    for number in range(3):
+        waiting.add(f"t-{number}", "scout", None)
+    waiting.hurry("scout")
+    waiting.hurry()
+    due: list[str] = []
+    while len(due) < 3:
+        due += (await soon(waiting.due(10), 5))[0]
+    assert sorted(due) == ["t-0", "t-1", "t-2"]
+    waiting.add("last", "scout", None, at_once=True)
+    assert await soon(waiting.due(10)) == (["last"], [])
+
+
+@pytest.mark.rule("ASK-11")
+async def test_an_unknown_task_is_due_at_once_and_then_waits_as_if_it_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reminders, "_SOON", 0.05)
+    loop, waiting = asyncio.get_running_loop(), Reminders()
+    waiting.add("t-1", "scout", None)
+    began = loop.time()
+    for wait in (0.0, 0.05, 0.05):
+        waiting.send_whole("t-1")
+        assert await soon(waiting.due(10), 5) == (["t-1"], [])
+        assert loop.time() - began >= wait - 0.001
+        began = loop.time()
+    entry = waiting.get("t-1")
+    assert entry is not None
+    assert entry.unknown
+    waiting.put_off("t-1")
+    assert not entry.unknown
+    for _ in range(30):  # an executor that says nothing else is not sent the task without end
+        waiting.send_whole("t-1")
+    assert entry.soon == 20

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskRecord, TaskStore
+from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, Outline, TaskRecord, TaskStore
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import soon
@@ -471,6 +471,26 @@ class TestFinding:
         await add(store, new_record(state=S.COMPLETED, updated_at=1.0))
         assert await soon(store.find(AGENT, "received", limit=limit)) == []
         assert await soon(store.sweep(AGENT, 2.0, limit=limit)) == 0
+
+    @pytest.mark.parametrize("states", [[], [S.SUBMITTED], OPEN, TERMINAL, [S.FAILED, S.FAILED]])
+    async def test_outlines_agree_with_finding(self, store: TaskStore, states: Any) -> None:
+        for number, state in enumerate(list(TaskState) * 2):
+            fields: dict[str, Any] = {"reply_to": "a/b\0", "expires_at": 7.5, "cancel_requested": True, "peer": None}
+            given = dict(list(fields.items())[: number % 5])
+            await add(store, new_record(f"t-{number}\0", state=state, requester="r\0" * (number % 2), **given))
+        await add(store, new_record(role="delegated"))
+        await add(store, new_record(agent="a2a/v1/other"))
+        found = await soon(store.outlines(AGENT, "received", states))
+        assert found == await soon(TaskStore.outlines(store, AGENT, "received", states))
+        assert [each.task_id for each in found] == ids(await soon(store.find(AGENT, "received", states=states)))
+        pages: list[Outline] = []
+        while page := await soon(
+            store.outlines(AGENT, "received", states, after=pages[-1].position if pages else 0, limit=3)
+        ):
+            assert len(page) <= 3
+            pages += page
+        assert pages == found
+        assert await soon(store.outlines(AGENT, "received", states, limit=0)) == []
 
     async def test_counting_agrees_with_finding(self, store: TaskStore) -> None:
         for number, state in enumerate(TaskState):

@@ -12,6 +12,15 @@ from functools import partial
 from os import PathLike
 from typing import Any, Literal, TypeVar, overload
 
+from mqtt_agent.agents.arguments import (
+    check_client_id,
+    check_limits,
+    check_pool,
+    checked_names,
+    client_id_of,
+    make_card,
+    make_store,
+)
 from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.executing.background import background_of
 from mqtt_agent.agents.executing.conversation import context_of
@@ -29,10 +38,10 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.requester import Requester
 from mqtt_agent.agents.retention import Retention
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import PostgresStore, TaskRecord, TaskStore, default_store_path
-from mqtt_agent.agents.store.choosing import store_at
+from mqtt_agent.agents.store import PostgresStore, TaskRecord, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
-from mqtt_agent.agents.tools import AgentTools
+from mqtt_agent.agents.subscriptions import Subscriptions
+from mqtt_agent.agents.tools import AgentTools, ToolUser
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
@@ -41,31 +50,25 @@ from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import AgentIdTaken, StoreError, TransportError
-from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.transport import (
     TLS,
     Bound,
     BrokerSettings,
     Connection,
     Credentials,
-    InboundMessage,
     MessageAudit,
     MessageIdentity,
     Will,
 )
-from mqtt_agent.version import __version__
 from mqtt_agent.wire import (
-    AGENT_FEATURES,
     BOUND,
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
     AgentCard,
     AgentSkill,
     Topics,
-    VersionInfo,
     validate_identifier,
 )
-from mqtt_agent.wire.messages import checked_card
 
 __all__ = ["Agent"]
 
@@ -77,7 +80,7 @@ _OFFLINE_WITHIN = 10.0
 Handler = TypeVar("Handler", bound=TaskHandler)
 
 
-class Agent(Requester, Service):
+class Agent(Requester, ToolUser, Service):
     """Takes tasks from its peers, and gives tasks to them. No task is lost when a process dies.
 
     Example:
@@ -179,30 +182,30 @@ class Agent(Requester, Service):
         pool: bool = False,
         contexts: Literal["free", "ordered"] = "free",
     ) -> None:
-        _check_limits(max_concurrency, max_waiting_tasks)
+        check_limits(max_concurrency, max_waiting_tasks)
         self.agent_id: str = validate_identifier(agent_id, "agent id")
         self.namespace: str = namespace
         self._topics = topics = Topics(namespace)
-        self._card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
-        _check_client_id(client_id, connection, pool)
+        self._card = make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
+        check_client_id(client_id, connection, pool)
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity, audit
         ).connection(
-            client_id or _client_id(topics, agent_id),
+            client_id or client_id_of(topics, agent_id),
             will_delay=will_delay,
             # The session of a dead member gets a share of the messages, and nobody reads them.
             session_expiry=min(session_expiry, will_delay) if pool else session_expiry,
         )
         screen_messages(self.connection, topics)
-        self.store: TaskStore = _make_store(store, topics, agent_id)
+        self.store: TaskStore = make_store(store, topics, agent_id)
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
-        _check_pool(pool, contexts, self.store, connection)
+        check_pool(pool, contexts, self.store, connection)
         self._is_pool, self._ordered = pool, contexts == "ordered"
         self._router, self._tools = Router(), AgentTools(self._scope)
         self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
         self._max_peers, self._keep_for, self._drain_timeout = max_peers, retention, drain_timeout
-        self._allowed = _checked_names(allowed_requesters)
+        self._allowed = checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
         self._make_parts()
         self.connection.claim_will(Will(topics.agent_status(agent_id), lambda: self._presence.will()))
@@ -231,11 +234,11 @@ class Agent(Requester, Service):
         self._executor = TaskExecutor(scope, self._router, self._replies, background, self._max_concurrency)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks)
         self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
+        self._subscriptions = Subscriptions(scope, self._inbox, self._delegations.results)
         if self._pool is not None:
             self._shared = SharedWork(self._pool, self._executor, self._received, self._replies)
         self._retention = Retention(scope, self._keep_for)
         self._hurried = asyncio.Event()
-        self._subscribed: list[tuple[str, Callable[[InboundMessage], None]]] = []
         self._opened = self._leased = False
         """Whether this agent counts as a user of the store, and as a user of the connection."""
         self._failure: TransportError | None = None
@@ -250,7 +253,7 @@ class Agent(Requester, Service):
             self.store, self.connection, self._topics, self.agent_id, self._context_of if self._ordered else None
         )
         if not self.connection.started:
-            self.connection.rename(f"{self.agent_id}:{member.id}{_client_id(self._topics, '')}")
+            self.connection.rename(f"{self.agent_id}:{member.id}{client_id_of(self._topics, '')}")
         return member
 
     def _context_of(self, record: TaskRecord) -> str | None:
@@ -346,38 +349,10 @@ class Agent(Requester, Service):
         self._tools.allow_use()
         self._retention.start()
 
-    async def _subscribe(self) -> None:
-        topics, name, results = self._topics, self.agent_id, self._delegations.results
-        plain: list[tuple[str, Callable[[InboundMessage], None], bool]] = [
-            (topics.inbox(name), self._inbox.on_task, True),
-            (topics.overview_inbox(name), self._inbox.on_task, True),
-            (topics.results(name), results.on_result, True),
-            (topics.control(name), self._inbox.on_control, False),
-        ]
-        bound: list[tuple[str, Callable[[InboundMessage], None], bool]] = [
-            (topics.bound.inbox(name), self._inbox.on_task, True),
-            (topics.bound.results(name), results.on_result, True),
-            (topics.bound.control(name), self._inbox.on_control, False),
-            (topics.bound.all_events(name), results.on_event, False),
-        ]
-        for topic, handler, manual in plain if self._dialect.plain else ():
-            topic_filter = self._shared_filter(topic)
-            self._subscribed.append((topic_filter, handler))
-            await self.connection.subscribe(topic_filter, handler, manual=manual)
-        refused = self._dialect.on_refused
-        for topic, handler, manual in bound if self._dialect.bound else ():
-            topic_filter = self._shared_filter(topic) if handler != results.on_event else topic
-            self._subscribed.append((topic_filter, handler))
-            await self.connection.subscribe(topic_filter, handler, manual=manual, on_refused=refused)
-
-    def _shared_filter(self, topic: str) -> str:
-        """The topic filter for messages to the agent, of which each member of a pool gets a share."""
-        return topic if self._pool is None else self._topics.pool_shared(self.agent_id, topic)
-
     async def _connect(self) -> None:
         await self._presence.follow()
         if self._pool is None:
-            await self._subscribe()  # before the connection starts: the session may already hold messages
+            await self._subscriptions.start()  # before the connection starts: the session may already hold messages
         self.connection.on_reconnected.append(self._on_reconnected)
         self.connection.on_failed.append(self._on_failed)
         self.connection.on_refused.append(self._delegations.on_refused)
@@ -391,7 +366,7 @@ class Agent(Requester, Service):
         await self._check_rival()
         if self._pool is not None:
             await self._pool.start()
-            await self._subscribe()
+            await self._subscriptions.start()
 
     async def _check_rival(self) -> None:
         """Raise an error when an agent with this id runs that cannot share the id."""
@@ -424,7 +399,7 @@ class Agent(Requester, Service):
         self._retention.stop()
         self._retry.end()
         try:
-            await self._leave_groups()
+            await self._subscriptions.leave_groups()
             await self._drain(drain_timeout)
             await self._tools.stop()
             await self._delegations.stop(self._failure)
@@ -439,12 +414,6 @@ class Agent(Requester, Service):
     async def _leave_pool(self) -> bool:
         """Leave the pool. Returns whether the agent is offline now, because no other member is left."""
         return self._pool is None or await self._pool.leave()
-
-    async def _leave_groups(self) -> None:
-        """Let the broker give the messages to the other members of the pool from now on."""
-        if self._pool is not None:
-            for topic_filter, _ in self._subscribed:
-                await self.connection.leave(topic_filter)
 
     async def _drain(self, timeout: float) -> None:
         draining = asyncio.ensure_future(self._executor.drain(timeout))
@@ -478,8 +447,7 @@ class Agent(Requester, Service):
             if self._pool is not None:
                 await self._pool.unsubscribe()
             # After the disconnect, this only removes the handlers. The broker keeps the subscriptions and the messages.
-            for topic, handler in self._subscribed:
-                await self.connection.unsubscribe(topic, handler)
+            await self._subscriptions.stop()
             await self._finish_storing()
             if self._opened:
                 self._opened = False
@@ -516,121 +484,3 @@ class Agent(Requester, Service):
         await self._executor.abandon()
         await self._delegations.stop(error)
         await self._leave_pool()  # so that the other members take the tasks
-
-    # Tools
-
-    @property
-    def tool_client(self) -> ToolClient:
-        """A tool client with this agent's connection and id.
-
-        The client starts at its first use while the agent runs, and stops with the agent.
-
-        Example:
-            >>> await agent.tool_client.call("forecast", {"city": "Oslo"})  # doctest: +SKIP
-        """
-        return self._tools.client(starts_on_use=self._lifecycle.started)
-
-    async def serve_tools(self, server: ToolServer) -> None:
-        """Serve tools over this agent's connection, from now or from the agent's start, until the agent stops.
-
-        The server's card names the agent: when the agent goes offline, the server's tools go offline too. While the
-        agent is not connected, the broker keeps the agent's session for ``session_expiry`` seconds, and still puts a
-        share of the calls into the session. So a server that has replicas elsewhere should have its own connection.
-
-        Args:
-            server: A server that has not started. Its own broker and credentials are not used.
-
-        Raises:
-            ValueError: The server is for another namespace.
-            RuntimeError: The server has started already.
-            TransportError: See :meth:`ToolServer.start`.
-        """
-        self.add_server(server)
-        async with self._lifecycle.turn():
-            if self._lifecycle.started:
-                await server.start()
-
-    def add_server(self, server: ToolServer) -> None:
-        """Serve tools from the agent's next start.
-
-        This is :meth:`serve_tools` without ``await``, for an agent that is not started.
-
-        Args:
-            server: A server that has not started. Its own broker and credentials are not used.
-
-        Raises:
-            ValueError: The server is for another namespace, or the agent is a pool: then each member is online for as
-                long as another one is, and the server needs a Last Will of its own.
-            RuntimeError: The server has started already.
-        """
-        if self._is_pool:
-            raise ValueError(f"agent {self.agent_id!r} is a pool: give server {server.name!r} a connection of its own")
-        self._tools.add(server)
-
-
-def _make_card(
-    agent_id: str,
-    namespace: str,
-    description: str,
-    capabilities: Sequence[str],
-    skills: Sequence[AgentSkill | Mapping[str, Any]],
-    input_modes: Sequence[str] | None,
-    output_modes: Sequence[str] | None,
-    meta: dict[str, Any] | None,
-) -> AgentCard:
-    if isinstance(capabilities, str):
-        raise ValueError(f"capabilities is a list of words: write [{capabilities!r}]")
-    card = AgentCard(
-        name=agent_id,
-        namespace=namespace,
-        description=description,
-        capabilities=list(capabilities),
-        version_info=VersionInfo(sdk=__version__),
-        skills=[AgentSkill.model_validate(skill) for skill in skills] or None,
-        input_modes=list(input_modes) if input_modes is not None else None,
-        output_modes=list(output_modes) if output_modes is not None else None,
-        features=list(AGENT_FEATURES),
-        meta=meta,
-    )
-    return checked_card(card, f"the card of agent {agent_id}")
-
-
-def _checked_names(names: Sequence[str] | None) -> frozenset[str] | None:
-    if isinstance(names, str):
-        raise ValueError(f"allowed_requesters is a list of agent ids: write [{names!r}]")
-    return None if names is None else frozenset(validate_identifier(name, "agent id") for name in names)
-
-
-def _make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, agent_id: str) -> TaskStore:
-    if isinstance(store, TaskStore):
-        return store
-    return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
-
-
-def _check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
-    if max_concurrency < 1 or max_waiting_tasks < 1:
-        raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
-
-
-def _check_client_id(client_id: str | None, connection: Connection | None, pool: bool) -> None:
-    if client_id is not None and connection is not None:
-        raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
-    if client_id is not None and pool:
-        raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
-
-
-def _check_pool(pool: bool, contexts: str, store: TaskStore, connection: Connection | None) -> None:
-    if pool and (connection is not None or not isinstance(store, PostgresStore)):
-        raise ValueError(
-            "pool=True needs a store in PostgreSQL, such as store='postgresql://agents@db.example/agents', and no "
-            "connection=, because each member has a connection of its own"
-        )
-    if contexts not in ("free", "ordered") or (contexts == "ordered" and not pool):
-        raise ValueError(f"contexts must be 'free', or 'ordered' together with pool=True, not {contexts!r}")
-
-
-def _client_id(topics: Topics, agent_id: str) -> str:
-    """The MQTT client id, which names the session: one for each agent id and namespace."""
-    if topics.namespace == DEFAULT_NAMESPACE:
-        return agent_id
-    return f"{agent_id}@{topics.namespace.replace('/', '.')}"

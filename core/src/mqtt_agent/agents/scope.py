@@ -8,15 +8,15 @@ from functools import cached_property
 
 from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.pool import PoolMember
-from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store import Outline, TaskKey, TaskRecord, TaskRole, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.transport import Bound, Connection
 from mqtt_agent.wire import TaskState, Topics
 
 __all__ = ["Scope"]
 
-_CHUNK = 100
-"""How many records are read from the store at once."""
+_CHUNK, _OUTLINES = 100, 1000
+"""How many records, and how many outlines of records, are read from the store at once."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +76,15 @@ class Scope:
         ):
             yield records
             after = records[-1].position
+
+    async def outlines(self, role: TaskRole, states: Collection[TaskState]) -> AsyncIterator[list[Outline]]:
+        """Iterate over the outlines of this agent's records in the order in which they were added, in lists.
+
+        Args:
+            role: Received or delegated tasks.
+            states: Only tasks in one of these states.
+        """
+        after = 0
+        while found := await self.store.outlines(self.owner, role, states, after=after, limit=_OUTLINES):
+            yield found
+            after = found[-1].position

@@ -1,12 +1,13 @@
-"""The tools of an agent: its tool client, and the tool servers on its connection."""
+"""The tools of an agent: its tool client, the tool servers on its connection, and the agent's methods for both."""
 
 from __future__ import annotations
 
 from mqtt_agent.agents.scope import Scope
+from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.tools import ToolClient, ToolServer
 from mqtt_agent.wire import Topics
 
-__all__ = ["AgentTools"]
+__all__ = ["AgentTools", "ToolUser"]
 
 
 class AgentTools:
@@ -60,3 +61,64 @@ class AgentTools:
             await self._client.stop()
         for server in list(self._servers):
             await server.stop()
+
+
+class ToolUser:
+    """The methods with which an agent calls tools and serves tools.
+
+    Attributes:
+        agent_id: The agent's id.
+    """
+
+    agent_id: str
+    _is_pool: bool
+    _lifecycle: Lifecycle
+    _tools: AgentTools
+
+    @property
+    def tool_client(self) -> ToolClient:
+        """A tool client with this agent's connection and id.
+
+        The client starts at its first use while the agent runs, and stops with the agent.
+
+        Example:
+            >>> await agent.tool_client.call("forecast", {"city": "Oslo"})  # doctest: +SKIP
+        """
+        return self._tools.client(starts_on_use=self._lifecycle.started)
+
+    async def serve_tools(self, server: ToolServer) -> None:
+        """Serve tools over this agent's connection, from now or from the agent's start, until the agent stops.
+
+        The server's card names the agent: when the agent goes offline, the server's tools go offline too. While the
+        agent is not connected, the broker keeps the agent's session for ``session_expiry`` seconds, and still puts a
+        share of the calls into the session. So a server that has replicas elsewhere should have its own connection.
+
+        Args:
+            server: A server that has not started. Its own broker and credentials are not used.
+
+        Raises:
+            ValueError: The server is for another namespace.
+            RuntimeError: The server has started already.
+            TransportError: See :meth:`ToolServer.start`.
+        """
+        self.add_server(server)
+        async with self._lifecycle.turn():
+            if self._lifecycle.started:
+                await server.start()
+
+    def add_server(self, server: ToolServer) -> None:
+        """Serve tools from the agent's next start.
+
+        This is :meth:`serve_tools` without ``await``, for an agent that is not started.
+
+        Args:
+            server: A server that has not started. Its own broker and credentials are not used.
+
+        Raises:
+            ValueError: The server is for another namespace, or the agent is a pool: then each member is online for as
+                long as another one is, and the server needs a Last Will of its own.
+            RuntimeError: The server has started already.
+        """
+        if self._is_pool:
+            raise ValueError(f"agent {self.agent_id!r} is a pool: give server {server.name!r} a connection of its own")
+        self._tools.add(server)

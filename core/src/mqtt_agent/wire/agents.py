@@ -10,9 +10,12 @@ from mqtt_agent.display import card, escaped, table
 from mqtt_agent.wire.cards import Status, VersionInfo
 from mqtt_agent.wire.messages import Message, utc_now
 
-__all__ = ["AGENT_FEATURES", "AgentCard", "AgentSkill", "AgentStatus", "MemberNote"]
+__all__ = ["AGENT_FEATURES", "ASK", "AgentCard", "AgentSkill", "AgentStatus", "MemberNote"]
 
-AGENT_FEATURES: tuple[str, ...] = ("cancel", "events", "get", "input", "parts")
+ASK: str = "ask"
+"""The entry in a card's ``features`` that says: this agent answers questions about many tasks (ours)."""
+
+AGENT_FEATURES: tuple[str, ...] = (ASK, "cancel", "events", "get", "input", "parts")
 """The optional parts of the protocol that this implementation's agents support (ours)."""
 
 

@@ -14,7 +14,9 @@ from mqtt_agent.wire.parts import Part, content_of_parts, parts_of_content, plai
 
 __all__ = [
     "ASKING",
+    "MOST_ASKED",
     "TERMINAL",
+    "UNKNOWN_TASK",
     "Artifact",
     "Control",
     "Task",
@@ -24,6 +26,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "read_result_state",
+    "unknown_tasks",
 ]
 
 
@@ -55,6 +58,12 @@ TERMINAL: frozenset[TaskState] = frozenset(
 
 ASKING: frozenset[TaskState] = frozenset((TaskState.INPUT_REQUIRED, TaskState.AUTH_REQUIRED))
 """The states in which a task waits for an answer of its requester."""
+
+MOST_ASKED: int = 100
+"""The largest number of tasks in one question, see :attr:`Control.task_ids` (ours)."""
+
+UNKNOWN_TASK: str = "UNKNOWN_TASK"
+"""The ``code`` of the fault that answers a question about tasks which the executor does not know (ours)."""
 
 
 class TaskMessage(Message, extra="allow"):
@@ -324,6 +333,7 @@ class Control(Message):
         input: The answer to a question, for ``input``.
         input_id: The id of the question.
         reason: Why the task is canceled, for ``cancel``.
+        task_ids: For ``get``, the ids of all tasks that the requester asks for, up to 100. ``task_id`` is the first.
         timestamp: When the message was written, ISO 8601 UTC.
     """
 
@@ -333,7 +343,20 @@ class Control(Message):
     input: Any = None
     input_id: str | None = None
     reason: str | None = None
+    task_ids: list[str] | None = None
     timestamp: str = Field(default_factory=utc_now)
+
+
+def unknown_tasks(result: TaskResult) -> list[str]:
+    """The ids of the tasks that an executor does not know, if a result answers a question; else an empty list."""
+    fault = result.error
+    if fault is None or (fault.type, fault.code) != ("not_found", UNKNOWN_TASK):
+        return []
+    data: Any = fault.data  # pyright: ignore[reportUnknownMemberType]
+    data = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    named: Any = data.get("task_ids")
+    listed = cast("list[Any]", named) if isinstance(named, list) else []
+    return [task_id for task_id in listed[:MOST_ASKED] if isinstance(task_id, str)]
 
 
 _OTHER_WORDS = {"cancelled": TaskState.CANCELED, "error": TaskState.FAILED, "failure": TaskState.FAILED}

@@ -223,10 +223,10 @@ class TaskExecutor:
 
     async def _watch_waiting(self) -> None:
         """Set the timers of the tasks that an earlier process has left waiting."""
-        async for records in self._scope.records("received", (TaskState.SUBMITTED,)):
-            for record in records:
-                if self.executing and record.expires_at is not None:
-                    self._timers.watch(record)
+        async for outlines in self._scope.outlines("received", (TaskState.SUBMITTED,)):
+            for outline in outlines:
+                if self.executing and outline.expires_at is not None:
+                    self._timers.watch(outline)
 
     def _on_expired(self, key: TaskKey) -> None:
         self.background.start(self._expire(key))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store import Outline, TaskKey, TaskRecord
 
 __all__ = ["ExpiryTimers"]
 
@@ -25,7 +25,7 @@ class ExpiryTimers:
         self._on_expired = on_expired
         self._timers: dict[TaskKey, asyncio.TimerHandle] = {}
 
-    def watch(self, record: TaskRecord) -> None:
+    def watch(self, record: TaskRecord | Outline) -> None:
         """Set the timer of a task. Nothing happens when the task never expires."""
         self.forget(record.key)
         if record.expires_at is not None:

@@ -22,6 +22,7 @@ from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
+from mqtt_agent.wire.tasks import MOST_ASKED
 
 __all__ = ["Inbox"]
 
@@ -178,8 +179,27 @@ class Inbox:
             self._faults.refuse(message, "a control message of an agent that is not allowed", repr(control.sender))
             return
         reply_to = None if writer is None else self._replies.bound_topic(writer)
+        if control.task_ids is not None and control.action in ("get", "cancel"):
+            self._take_many(control, control.task_ids, message, reply_to)
+            return
         handle = partial(self._handle_control, control, message, reply_to)
         what = f"a control message for task {control.task_id:.80}"
+        self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id)
+
+    def _take_many(self, control: Control, task_ids: list[str], message: InboundMessage, reply_to: str | None) -> None:
+        """Take a control message about many tasks. Only the requester that the message names gets the answers."""
+        if control.sender is None or len(task_ids) > MOST_ASKED or not all(map(is_identifier, task_ids)):
+            what = "a control message about many tasks that is not valid"
+            self._faults.refuse(message, what, f"{len(task_ids)} tasks of {control.sender!r}")
+            return
+        # On a plain topic, nothing proves the sender. So nothing goes to topics that others may read.
+        where = reply_to or self._scope.topics.results(control.sender)
+        each = list(dict.fromkeys(task_ids))
+        if control.action == "get":
+            handle = partial(self._received.answer, each, control.sender, where)
+        else:
+            handle = partial(self._received.cancel_all, each, control.sender, control.reason, where)
+        what = f"a control message for {len(task_ids)} tasks"
         self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id)
 
     async def _handle_control(self, control: Control, message: InboundMessage, reply_to: str | None) -> None:
@@ -189,7 +209,7 @@ class Inbox:
             what = "a control message on a plain topic about a task that was given on a sender-bound topic"
             self._faults.refuse(message, what, repr(sender))
         elif control.action == "cancel":
-            await self._received.cancel(task_id, sender, control.reason, reply_to)
+            await self._received.cancel(task_id, sender, control.reason, reply_to, record)
         elif control.action == "input":
             key = self._scope.key("received", task_id, sender)
             if not await self._received.take_input(key, control.input_id, control.input):

@@ -49,6 +49,7 @@ class ReceivedTasks:
         self._replies = replies
         self._max_waiting = max_waiting
         self._answering = asyncio.Lock()
+        self._many = asyncio.Lock()  # of the messages about many tasks, one has its turn
         self._pool = scope.pool
 
     def key(self, task_id: str, sender: str | None) -> TaskKey:
@@ -209,6 +210,28 @@ class ReceivedTasks:
             run.attempt.listening = True
         await self._say_status(record)
 
+    async def answer(self, task_ids: list[str], sender: str, reply_to: str) -> None:
+        """Answer a question about many tasks: each known task by itself, and all others in one message.
+
+        A task of another requester is answered like a task that nobody has given.
+
+        Args:
+            task_ids: The ids of the tasks.
+            sender: The requester that asks.
+            reply_to: The results topic of the requester, to which the results go from now on.
+        """
+        known: list[TaskRecord] = []
+        unknown: list[str] = []
+        async with self._many:
+            for task_id, record in (await self._find_all(task_ids, sender)).items():
+                if record is not None and self._replies.may_touch(record, reply_to):
+                    known.append(record)
+                else:
+                    unknown.append(task_id)
+            await asyncio.gather(*(self.attach(record, reply_to) for record in known))
+        if unknown:
+            self._replies.say_unknown(unknown, sender, reply_to)
+
     async def _another_sends(self, record: TaskRecord) -> bool:
         """Whether another member of the pool sends the result of a task, because it has got the same message.
 
@@ -253,28 +276,55 @@ class ReceivedTasks:
 
     # Control messages
 
-    async def cancel(self, task_id: str, sender: str | None, reason: str | None, reply_to: str | None) -> None:
+    async def cancel_all(self, task_ids: list[str], sender: str, reason: str | None, reply_to: str) -> None:
+        """Cancel many tasks of one requester; see :meth:`cancel`. The store writes the changes together.
+
+        A message on a plain topic does not cancel a task that was given on a sender-bound topic.
+        """
+        async with self._many:
+            records = await self._find_all(task_ids, sender)
+            await asyncio.gather(
+                *(
+                    self.cancel(task_id, sender, reason, reply_to, record)
+                    for task_id, record in records.items()
+                    if record is None or self._replies.may_touch(record, reply_to)
+                )
+            )
+
+    async def _find_all(self, task_ids: list[str], sender: str) -> dict[str, TaskRecord | None]:
+        """The records of several tasks of one requester, by their ids. The store reads them together."""
+        found = await asyncio.gather(*(self.find(task_id, sender) for task_id in task_ids))
+        return dict(zip(task_ids, found, strict=True))
+
+    async def cancel(
+        self,
+        task_id: str,
+        sender: str | None,
+        reason: str | None,
+        reply_to: str | None,
+        record: TaskRecord | None,
+    ) -> None:
         """Cancel a task. A task that has not arrived yet is stored as canceled.
 
         Args:
             task_id: The task's id.
             sender: The agent that cancels the task; None when the message did not name it.
             reason: Why, as text for people.
-            reply_to: The sender-bound topic to which the result goes from now on; None leaves it as it is.
+            reply_to: The topic to which the result goes from now on; None leaves it as it is.
+            record: The task's record; None when the store has none.
         """
         message = f"canceled by {sender or 'its requester'}" + (f": {reason}" if reason else "")
         ending = Ending(TaskState.CANCELED, fault=TaskFault(type="canceled", message=message))
         result = result_of(task_id, self._scope.agent_id, sender, ending)
-        record = await self.find(task_id, sender)
         if record is not None:
             record = await self._redirect(record, reply_to)
-        if record is None:
+        else:
             # The cancel may arrive before its task. When the task arrives, this record prevents the task from running.
             content = {"task_id": task_id}
             key = self.key(task_id, sender)
             canceled = TaskRecord(key, sender, content, "", ending.state, result=result, reply_to=reply_to)
             record, _ = await self._scope.store.add(canceled)
-        elif not record.state.terminal:
+        if not record.state.terminal:
             record = await self._cancel_open(record, result)
         elif record.state is TaskState.CANCELED:
             await self.end_run(record.key)  # an earlier cancel may be stored although the store's answer was lost

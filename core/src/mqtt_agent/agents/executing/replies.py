@@ -16,6 +16,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode
+from mqtt_agent.wire.tasks import UNKNOWN_TASK
 
 __all__ = ["Replies"]
 
@@ -192,6 +193,21 @@ class Replies:
         if confirmed is not None:
             self._saying.add(key)
             confirmed.add_done_callback(lambda _: self._saying.discard(key))
+
+    def say_unknown(self, task_ids: list[str], requester: str, reply_to: str) -> None:
+        """Tell a requester which of the tasks that it has asked for this agent does not know.
+
+        Args:
+            task_ids: The ids of the unknown tasks.
+            requester: The agent that has asked.
+            reply_to: The results topic of the requester.
+        """
+        message = f"{self._scope.agent_id} does not know {len(task_ids)} of the tasks"
+        fault = TaskFault(type="not_found", message=message, code=UNKNOWN_TASK, data={"task_ids": task_ids})
+        ending = Ending(TaskState.REJECTED, fault=fault)
+        result = result_of(task_ids[0], self._scope.agent_id, requester, ending)
+        for topic in self.topics(task_ids[0], requester, reply_to):
+            self.publish(topic, pydantic_core.to_json(result), task_ids[0])
 
     def refuse(self, task: Task, reply_to: str | None, kind: str, message: str, code: str | None = None) -> None:
         """Reject a task, and store nothing.

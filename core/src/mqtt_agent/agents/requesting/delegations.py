@@ -14,6 +14,7 @@ from mqtt_agent.agents.crashpoints import reached
 from mqtt_agent.agents.outcome import with_message
 from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.pool import PoolMember
+from mqtt_agent.agents.requesting.cancels import Cancels
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
@@ -26,12 +27,12 @@ from mqtt_agent.display import TaskList
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNotFound, TaskRejected
 from mqtt_agent.metering import Durations
 from mqtt_agent.transport.subscriptions import Handler
-from mqtt_agent.wire import Control, MemberNote, Task, TaskState, checked_json, encode
+from mqtt_agent.wire import MemberNote, Task, TaskState, checked_json, encode
 
 __all__ = ["Delegations"]
 
 _AT_ONCE = 200
-"""How many tasks are stored and sent at the same time; further calls wait."""
+"""How many tasks are stored and sent, or canceled, at the same time; further calls wait."""
 _ADOPT_EVERY = 10.0
 """Seconds between two looks for the tasks of members of the pool that have left. Deaths are noticed earlier."""
 _durations = Durations(
@@ -63,15 +64,17 @@ class Delegations:
         self._tasks = DelegatedTasks(scope)
         self._sender = TaskSender(scope, self._tasks)
         self._sender.on_changed = self._on_other_topics
-        self._resender = Resender(scope, self._tasks, self._sender, peers.is_away)
+        self._resender = Resender(scope, self._tasks, self._sender, peers)
         self._inputs = Inputs(self._tasks, self._sender)
+        self._cancels = Cancels(self._tasks, self._sender, peers)
         self.results: Results = Results(scope, self._tasks, self._resender, self._inputs, peers)
+        self.results.handle_of = partial(TaskHandle, requester=self)
         self._listening: dict[str, list[tuple[str, Handler]]] = {}
         self._eventful: set[str] = set()  # the tasks whose events arrive
         self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
         self._adopts_at = 0.0
-        self._opening = asyncio.Semaphore(_AT_ONCE)
+        self._opening, self._canceling = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
         if scope.pool is not None:
             scope.pool.looks.append(partial(self._look, scope.pool))
             scope.pool.on_note["ended"] = self._on_ended
@@ -247,7 +250,7 @@ class Delegations:
         if not handle.done:
             self._tasks.schedule(record)
             await self._subscribed()
-            sending = self._tasks.background.start(self._resender.send_again(record))
+            sending = self._tasks.background.start(self._resender.ask_again(record))
             if self._scope.connection.connected:
                 await asyncio.wait([sending], timeout=CONFIRMED_WITHIN)
         return handle
@@ -356,23 +359,20 @@ class Delegations:
         what = f"the cancel of task {handle.task_id:.80}"
         self._tasks.background.start(self._scope.retry.until_stored(mark, what))
         with contextlib.suppress(MQTTAgentError):  # logged by the background tasks
-            await self._send_cancel(handle, reason)
+            await self._cancels.send(handle, reason)
 
     async def cancel(self, handle: TaskHandle, reason: str | None) -> None:
         """See :meth:`TaskHandle.cancel`."""
         if handle.state.terminal:
             return
-        await self._mark_canceled(handle.task_id)
-        await self._send_cancel(handle, reason)
+        async with self._canceling:
+            await self._mark_canceled(handle.task_id)
+            await self._cancels.send(handle, reason)
 
     async def _mark_canceled(self, task_id: str) -> None:
         changed = await self._tasks.change(task_id, cancel_requested=True)
         if changed is not None:
             self._tasks.schedule(changed)
-
-    async def _send_cancel(self, handle: TaskHandle, reason: str | None) -> None:
-        cancel = Control(task_id=handle.task_id, action="cancel", sender=self._scope.agent_id, reason=reason)
-        await self._sender.send_control_soon(handle.peer, cancel, handle.bound)
 
     async def send_input(self, handle: TaskHandle, value: Any, input_id: str | None) -> None:
         """See :meth:`TaskHandle.send`."""

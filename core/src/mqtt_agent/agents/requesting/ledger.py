@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Collection
+from itertools import islice
 from typing import Any
 
 from typing_extensions import Unpack
@@ -13,10 +14,10 @@ from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.reminders import Reminders
 from mqtt_agent.agents.scope import Scope
-from mqtt_agent.agents.store import OPEN, Changes, TaskKey, TaskRecord
+from mqtt_agent.agents.store import OPEN, Changes, Outline, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError, StoreError
-from mqtt_agent.wire import TaskFault, TaskResult, TaskState
+from mqtt_agent.wire import Task, TaskFault, TaskResult, TaskState
 
 __all__ = ["DelegatedTasks"]
 
@@ -24,6 +25,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _STORED_WITHIN = 0.2
 """Seconds until the state of a task is stored, unless the task has ended by then."""
+_STORED_AT_ONCE = 500
+"""How many states are stored together. The store writes them in one commit, and the event loop goes on meanwhile."""
 
 
 class DelegatedTasks:
@@ -44,7 +47,8 @@ class DelegatedTasks:
         self.handles: dict[str, TaskHandle] = {}
         self.reminders: Reminders = Reminders()
         self.background: BackgroundTasks = BackgroundTasks(self._on_failure)
-        self._unstored: dict[str, TaskHandle] = {}
+        self._unstored: dict[str, TaskState] = {}
+        self._bare = Task(task_id="-", sender=scope.agent_id).digest
         self._storing: asyncio.TimerHandle | None = None
 
     # Records
@@ -73,9 +77,18 @@ class DelegatedTasks:
 
     # Reminders and handles
 
-    def schedule(self, record: TaskRecord, *, at_once: bool = False) -> None:
-        """Have an open task sent again, at once or after 10 s."""
-        self.reminders.add(record.task_id, record.peer or "", record.expires_at, at_once=at_once)
+    def schedule(self, record: TaskRecord | Outline, *, at_once: bool = False) -> None:
+        """Ask for an open task again, at once or after 10 s."""
+        self.reminders.add(
+            record.task_id,
+            record.peer or "",
+            record.expires_at,
+            at_once=at_once,
+            bound=record.reply_to is not None,
+            state=record.state,
+            whole=record.digest == self._bare,
+            canceled=record.cancel_requested,
+        )
 
     def update(self, handle: TaskHandle, record: TaskRecord) -> None:
         """Copy what the store knows of a task to the task's handle."""
@@ -108,12 +121,15 @@ class DelegatedTasks:
 
     # States
 
-    def store_state_soon(self, handle: TaskHandle) -> None:
+    def store_state_soon(self, task_id: str, state: TaskState) -> None:
         """Store the state of a task after 0.2 s.
 
         Most tasks end earlier. Then only the result is stored, and the store has less to write.
         """
-        self._unstored[handle.task_id] = handle
+        self._unstored[task_id] = state
+        entry = self.reminders.get(task_id)
+        if entry is not None:
+            entry.state = state
         if self._storing is None:
             self._storing = asyncio.get_running_loop().call_later(_STORED_WITHIN, self._store_now)
 
@@ -125,16 +141,23 @@ class DelegatedTasks:
         if self._storing is not None:
             self._storing.cancel()
             self._storing = None
-        handles, self._unstored = self._unstored, {}
-        opened = [(task_id, handle) for task_id, handle in handles.items() if not handle.state.terminal]
+        while self._unstored:
+            some = [(task_id, self._unstored.pop(task_id)) for task_id in list(islice(self._unstored, _STORED_AT_ONCE))]
+            await self._store_some([(task_id, state) for task_id, state in some if not self._has_ended(task_id)])
+
+    def _has_ended(self, task_id: str) -> bool:
+        handle = self.handles.get(task_id)
+        return handle is not None and handle.state.terminal
+
+    async def _store_some(self, states: list[tuple[str, TaskState]]) -> None:
         answers = await asyncio.gather(
-            *(self.change(task_id, state=handle.state) for task_id, handle in opened), return_exceptions=True
+            *(self.change(task_id, state=state) for task_id, state in states), return_exceptions=True
         )
-        for (task_id, handle), error in zip(opened, answers, strict=True):
+        for (task_id, state), error in zip(states, answers, strict=True):
             if isinstance(error, StoreError) and error.permanent:  # one such task must not stop the other tasks
                 logger.warning("the state of task %.80s was not stored: %s", task_id, error)
             elif isinstance(error, StoreError):
-                self._unstored.setdefault(task_id, handle)
+                self._unstored.setdefault(task_id, state)
         for error in answers:
             if isinstance(error, BaseException) and not (isinstance(error, StoreError) and error.permanent):
                 raise error

@@ -1,4 +1,4 @@
-"""Decides when an open task is sent again: after 10 s without a message about the task, then at growing intervals."""
+"""Decides when the peer of an open task is asked again: after 10 s without a message, then at growing intervals."""
 
 from __future__ import annotations
 
@@ -7,53 +7,80 @@ import heapq
 import math
 import random
 import time
+from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["Reminders"]
+from mqtt_agent.wire import TaskState
+
+__all__ = ["OpenTask", "Reminders"]
 
 _FIRST, _MAX = 10.0, 300.0
 """Seconds until a task is sent again: the first interval, and the longest."""
 _SOON, _MOST_SOON = 1.0, 20
 """Seconds until a task is sent again that the broker has probably lost, and how often at most."""
+_MOST_LOOKED_AT = 10_000
+"""How many items of the queues are looked at in one turn of the event loop. Many of them may be outdated."""
 _EXPIRY_GRACE = 5.0
 """Seconds to wait for the peer's own result after a task has expired."""
 
 
-@dataclass
-class _Entry:
-    """One open task.
+@dataclass(slots=True)
+class OpenTask:
+    """What a requester must know of an open task to ask for it, without reading its record.
 
     Attributes:
         peer: The agent that the task was given to.
-        due: When the task is to be sent again, in loop time.
-        queued: The time of the task's valid item in the queue. Items of the task with other times are outdated.
-        interval: How long to wait after ``due`` until the task is sent once more, in seconds.
+        bound: Whether the task was given on a sender-bound topic.
+        state: The latest state that the requester knows.
+        whole: Whether the whole task is always sent again, because it is as small as a question.
+        canceled: Whether the user has canceled the task. Then the cancel is sent again.
         expires_at: When the task expires, Unix seconds; None for never.
+        unknown: Whether the peer has said that it does not know the task, and has not spoken of the task since.
+        due: When the peer is to be asked again, in loop time.
+        queued: The time of the task's valid item in the queues. Items of the task with other times are outdated.
+        interval: How long to wait after ``due`` until the peer is asked once more, in seconds.
         soon: How often the task has been made due soon.
     """
 
     peer: str
-    due: float
-    queued: float
-    interval: float
+    bound: bool
+    state: TaskState
+    whole: bool
+    canceled: bool
     expires_at: float | None
+    unknown: bool = False
+    due: float = 0.0
+    queued: float = 0.0
+    interval: float = 0.0
     soon: int = 0
 
 
 class Reminders:
-    """The open tasks of a requester, each with the time at which it is sent again.
+    """The open tasks of a requester, each with the time at which its peer is asked again.
 
     A task is due after 10 s, then after intervals that double up to 300 s. A message about the task restarts the
     present interval.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
-        self._queue: list[tuple[float, str]] = []
+        self._entries: dict[str, OpenTask] = {}
+        self._queue: list[tuple[float, str]] = []  # a heap
+        self._hurried: deque[tuple[float, str]] = deque()  # the tasks that are due at once, in order
         self._woken = asyncio.Event()
         self._wakes_at = math.inf
 
-    def add(self, task_id: str, peer: str, expires_at: float | None, *, at_once: bool = False) -> None:
+    def add(
+        self,
+        task_id: str,
+        peer: str,
+        expires_at: float | None,
+        *,
+        at_once: bool = False,
+        bound: bool = False,
+        state: TaskState = TaskState.SUBMITTED,
+        whole: bool = False,
+        canceled: bool = False,
+    ) -> None:
         """Add a task, or restart its intervals.
 
         Args:
@@ -61,11 +88,23 @@ class Reminders:
             peer: The agent that the task was given to.
             expires_at: When the task expires, Unix seconds; None for never.
             at_once: Whether the task is due now, and not after 10 s.
+            bound: Whether the task was given on a sender-bound topic.
+            state: The latest state that the requester knows.
+            whole: Whether the whole task is always sent again; see :class:`OpenTask`.
+            canceled: Whether the user has canceled the task.
         """
+        self._entries[task_id] = entry = OpenTask(peer, bound, state, whole, canceled, expires_at)
         now = asyncio.get_running_loop().time()
-        due = now if at_once else now + _FIRST
-        self._entries[task_id] = entry = _Entry(peer, due, due, _FIRST, expires_at)
-        self._enqueue(task_id, entry)
+        if at_once:
+            self._hurry(task_id, entry, now)
+            self._wake(now)
+        else:
+            entry.due, entry.interval = now + _FIRST, _FIRST
+            self._enqueue(task_id, entry)
+
+    def get(self, task_id: str) -> OpenTask | None:
+        """An open task for which this process asks; None when there is none with this id."""
+        return self._entries.get(task_id)
 
     def drop(self, task_id: str) -> None:
         """Remove a task, because it is over."""
@@ -75,6 +114,7 @@ class Reminders:
         """Remove all tasks."""
         self._entries.clear()
         self._queue.clear()
+        self._hurried.clear()
 
     def put_off(self, task_id: str) -> None:
         """Restart the present interval of a task, because its peer has sent a message about the task.
@@ -84,36 +124,55 @@ class Reminders:
         """
         entry = self._entries.get(task_id)
         if entry is not None:
+            entry.unknown = False
             entry.due = asyncio.get_running_loop().time() + entry.interval
 
-    def soon(self, task_id: str) -> None:
-        """Make a task due in one second, at most 20 times, because the broker has probably lost it or its result."""
+    def soon(self, task_id: str, seconds: float | None = None) -> None:
+        """Make a task due in one second, at most 20 times, because the broker has probably lost it or its result.
+
+        Args:
+            task_id: The task's id.
+            seconds: How many seconds to wait in place of one.
+        """
         entry = self._entries.get(task_id)
         if entry is not None and entry.soon < _MOST_SOON:
             entry.soon += 1
-            entry.due, entry.interval = asyncio.get_running_loop().time() + _SOON, _FIRST
+            wait = _SOON if seconds is None else seconds
+            entry.due, entry.interval = asyncio.get_running_loop().time() + wait, _FIRST
             self._enqueue(task_id, entry)
 
-    def peer_of(self, task_id: str) -> str:
-        """The agent that an open task was given to; empty when the task is not open any more."""
+    def send_whole(self, task_id: str) -> None:
+        """Make a task due whose peer does not know it. At a second time, the task waits as in :meth:`soon`."""
         entry = self._entries.get(task_id)
-        return "" if entry is None else entry.peer
+        if entry is not None:
+            again, entry.unknown = entry.unknown, True
+            self.soon(task_id, None if again else 0.0)
 
     def hurry(self, peer: str | None = None) -> None:
         """Make all tasks of a peer due within 0.1 s; with None, all tasks."""
-        now = asyncio.get_running_loop().time()
+        at = asyncio.get_running_loop().time() + random.uniform(0, 0.1)
+        if self._hurried:
+            at = max(at, self._hurried[-1][0])
         for task_id, entry in self._entries.items():
             if peer in (None, entry.peer):
-                entry.due, entry.interval = now + random.uniform(0, 0.1), _FIRST
-                self._enqueue(task_id, entry)
+                self._hurry(task_id, entry, at)
+        self._wake(at)
 
-    def _enqueue(self, task_id: str, entry: _Entry) -> None:
+    def _hurry(self, task_id: str, entry: OpenTask, at: float) -> None:
+        entry.due = entry.queued = at
+        entry.interval = _FIRST
+        self._hurried.append((at, task_id))
+
+    def _enqueue(self, task_id: str, entry: OpenTask) -> None:
         if entry.expires_at is not None:
             loop_minus_wall = asyncio.get_running_loop().time() - time.time()
             entry.due = min(entry.due, entry.expires_at + _EXPIRY_GRACE + loop_minus_wall)
         entry.queued = entry.due
         heapq.heappush(self._queue, (entry.queued, task_id))
-        if entry.queued < self._wakes_at:
+        self._wake(entry.queued)
+
+    def _wake(self, at: float) -> None:
+        if at < self._wakes_at:
             self._woken.set()
 
     async def due(self, limit: int) -> tuple[list[str], list[tuple[str, str]]]:
@@ -135,8 +194,10 @@ class Reminders:
         now = asyncio.get_running_loop().time()
         due: list[str] = []
         expired: list[tuple[str, str]] = []
-        while self._queue and self._queue[0][0] <= now and len(due) + len(expired) < limit:
-            queued, task_id = heapq.heappop(self._queue)
+        for _ in range(_MOST_LOOKED_AT):
+            if self._first() > now or len(due) + len(expired) >= limit:
+                break
+            queued, task_id = self._pop_first()
             entry = self._entries.get(task_id)
             if entry is None or entry.queued != queued:
                 continue
@@ -150,9 +211,19 @@ class Reminders:
             self._enqueue(task_id, entry)
         return due, expired
 
+    def _first(self) -> float:
+        """The time of the first item of both queues."""
+        hurried = self._hurried[0][0] if self._hurried else math.inf
+        return min(hurried, self._queue[0][0]) if self._queue else hurried
+
+    def _pop_first(self) -> tuple[float, str]:
+        if self._hurried and (not self._queue or self._hurried[0] <= self._queue[0]):
+            return self._hurried.popleft()
+        return heapq.heappop(self._queue)
+
     async def _wait(self) -> None:
-        """Wait until the first entry of the queue is due, or until an earlier entry is added."""
-        self._wakes_at = self._queue[0][0] if self._queue else math.inf
+        """Wait until the first task is due, or until an earlier task is added."""
+        self._wakes_at = self._first()
         self._woken.clear()
         left = None if self._wakes_at == math.inf else self._wakes_at - asyncio.get_running_loop().time()
         try:

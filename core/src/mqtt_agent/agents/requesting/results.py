@@ -16,12 +16,25 @@ from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
+from mqtt_agent.agents.requesting.reminders import OpenTask
 from mqtt_agent.agents.requesting.resender import Resender
 from mqtt_agent.agents.scope import Scope
+from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.transport import InboundMessage
-from mqtt_agent.wire import TaskEvent, TaskFault, TaskResult, decode, encode, is_identifier, read_result_state
+from mqtt_agent.wire import (
+    ASKING,
+    TaskEvent,
+    TaskFault,
+    TaskResult,
+    TaskState,
+    decode,
+    encode,
+    is_identifier,
+    read_result_state,
+)
+from mqtt_agent.wire.tasks import unknown_tasks
 
 __all__ = ["Results"]
 
@@ -54,6 +67,9 @@ class Results:
         resender: Gets the ids of tasks for which a result or an event has arrived.
         inputs: Gets the questions of the peers.
         peers: The other agents of the namespace.
+
+    Attributes:
+        handle_of: Makes a handle of a record, for a task that nobody follows in this process.
     """
 
     def __init__(self, scope: Scope, tasks: DelegatedTasks, resender: Resender, inputs: Inputs, peers: Peers) -> None:
@@ -64,6 +80,7 @@ class Results:
         self._peers = peers
         self._unreadable: Counter[str] = Counter()  # by task: the unreadable results on plain topics
         self._faults = FaultLog(logger)
+        self.handle_of: Callable[[TaskRecord], TaskHandle]
 
     def on_result(self, message: InboundMessage) -> None:
         """Take a result. The message is acknowledged when the result is stored, or when the message is refused."""
@@ -82,7 +99,11 @@ class Results:
             message.acknowledge()
             return
         message.hold()
-        take = partial(self._take_result, result, message, writer)
+        unknown = unknown_tasks(result)
+        if unknown:
+            take = partial(self._take_unknown, unknown, result, message, writer)
+        else:
+            take = partial(self._take_result, result, message, writer)
         self._tasks.background.start(self._take(message, take, f"the result of task {result.task_id:.80}"))
 
     def _problem(self, result: TaskResult, message: InboundMessage, writer: str | None) -> tuple[str, str] | None:
@@ -159,6 +180,34 @@ class Results:
             result = TaskResult.model_validate(stored.result)
         handle.settle(result)
 
+    async def _take_unknown(
+        self, task_ids: list[str], result: TaskResult, message: InboundMessage, writer: str | None
+    ) -> None:
+        """Send tasks as a whole that their peer does not know, because the peer has said so to a question."""
+        for task_id in task_ids:
+            entry = self._tasks.reminders.get(task_id)
+            if entry is not None:
+                given = _Given(entry.peer, entry.bound)
+            elif self._scope.pool is None:
+                continue  # the task is over
+            else:  # another member of the pool may have asked, and the members share the answers
+                given = await self._given(task_id)
+            if given is None or given.over:
+                continue
+            if not self._comes_from(given, result, message, writer):
+                break
+            await self._send_whole(task_id, entry)
+        message.acknowledge()
+
+    async def _send_whole(self, task_id: str, entry: OpenTask | None) -> None:
+        if entry is not None:
+            self._resender.answered(task_id)
+            self._tasks.reminders.send_whole(task_id)
+            return
+        record = await self._tasks.get(task_id)
+        if record is not None and not record.state.terminal:
+            self._tasks.background.start(self._resender.send_again(record))
+
     async def _given(self, task_id: str) -> _Given | None:
         """To whom a task was given, and how; None when the task is not known."""
         handle = self._tasks.handles.get(task_id)
@@ -176,8 +225,13 @@ class Results:
             self._faults.refuse(message, "a result of a task that was not delegated", result.task_id)
             return False
         if given.over:
+            self._tasks.reminders.drop(result.task_id)
             message.refuse("the task is over, and has its result")
             return False
+        return self._comes_from(given, result, message, writer)
+
+    def _comes_from(self, given: _Given, result: TaskResult, message: InboundMessage, writer: str | None) -> bool:
+        """Whether a result comes from the peer of a task."""
         if writer is None and given.bound:
             what = "a result on a plain topic of a task that was given on a sender-bound topic"
             self._faults.refuse(message, what, repr(result.sender))
@@ -205,28 +259,55 @@ class Results:
         return False
 
     def on_event(self, message: InboundMessage) -> None:
-        """Take an event, and give it to the task's handle."""
+        """Take an event. It informs the task's handle; without a handle, the store keeps the state that it tells."""
         try:
             event = decode(TaskEvent, message.payload, self._scope.max_payload)
         except WireError as error:
             self._faults.refuse(message, "an unreadable event", error)
             return
         handle = self._tasks.handles.get(event.task_id)
-        if handle is None:
+        # Without an entry the task is over, or another member of the pool asks for it.
+        given = handle or self._tasks.reminders.get(event.task_id)
+        if given is None:
             return
-        if not self._is_event_of(handle, event, message):
+        if not self._is_event_of(given, event, message):
             message.refuse("the event does not come from the peer of the task, or names another receiver")
             return
         self._tasks.reminders.put_off(event.task_id)
         self._resender.answered(event.task_id)
-        before = handle.state
-        news = handle.take_event(event)
-        if not handle.state.terminal and handle.state is not before:
-            self._tasks.store_state_soon(handle)
-        if news and handle.question is event:
-            self._inputs.on_question(handle, event)
+        if isinstance(given, OpenTask):
+            self._take_unfollowed(given, event)
+            return
+        before = given.state
+        news = given.take_event(event)
+        if not given.state.terminal and given.state is not before:
+            self._tasks.store_state_soon(given.task_id, given.state)
+        if news and given.question is event:
+            self._inputs.on_question(given, event)
 
-    def _is_event_of(self, handle: TaskHandle, event: TaskEvent, message: InboundMessage) -> bool:
+    def _take_unfollowed(self, entry: OpenTask, event: TaskEvent) -> None:
+        """Take an event of a task that has no handle in this process, such as after a restart."""
+        try:
+            state = TaskState(event.status)
+        except ValueError:
+            return
+        if event.type != "status" or state.terminal:
+            return
+        if state is not entry.state:
+            self._tasks.store_state_soon(event.task_id, state)
+        if state in ASKING:
+            answer = self._scope.retry.until_stored(
+                partial(self._answer_again, event), f"the question of task {event.task_id:.80}"
+            )
+            self._tasks.background.start(answer)
+
+    async def _answer_again(self, event: TaskEvent) -> None:
+        """Send the stored answer to a question again, if there is one."""
+        record = await self._tasks.get(event.task_id)
+        if record is not None and record.inputs and not record.state.terminal:
+            self._inputs.on_question(self.handle_of(record), event)
+
+    def _is_event_of(self, handle: TaskHandle | OpenTask, event: TaskEvent, message: InboundMessage) -> bool:
         """Whether an event belongs to a task, and comes from the peer of the task."""
         topics, me = self._scope.topics, self._scope.agent_id
         if event.sender not in (None, handle.peer) or event.to not in (None, me):

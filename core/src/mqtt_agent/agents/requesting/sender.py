@@ -81,6 +81,9 @@ class TaskSender:
             return record
         reply_to = self._bound_results(peer) if bound else None
         changed = await self._tasks.change(record.task_id, reply_to=reply_to)
+        entry = self._tasks.reminders.get(record.task_id)
+        if entry is not None and changed is not None:
+            entry.bound = bound
         handle = self._tasks.handles.get(record.task_id)
         if handle is not None and changed is not None:
             handle.bound = bound
@@ -175,7 +178,19 @@ class TaskSender:
 
     def falls_back(self, record: TaskRecord, error: MQTTAgentError) -> bool:
         """Whether a task is sent again on a plain topic, because the broker forbids the sender-bound topic."""
-        if record.reply_to is None or self._scope.dialect.required or not isinstance(error, TopicNotAuthorized):
+        return self.gives_up_bound(record.reply_to is not None, error)
+
+    def gives_up_bound(self, bound: bool, error: MQTTAgentError) -> bool:
+        """Use only plain topics from now on, if an error says that the broker forbids the sender-bound topics.
+
+        Args:
+            bound: Whether the message that has failed was sent on a sender-bound topic.
+            error: Why the message has failed.
+
+        Returns:
+            Whether plain topics are used in the place of the sender-bound topics from now on.
+        """
+        if not bound or self._scope.dialect.required or not isinstance(error, TopicNotAuthorized):
             return False
         self._scope.dialect.give_up(error)
         return True

@@ -13,7 +13,18 @@ from typing_extensions import Self, TypedDict, Unpack
 
 from mqtt_agent.wire import TaskState
 
-__all__ = ["ACTIVE", "OPEN", "RESERVED_SEQS", "VERIFIED", "Changes", "TaskKey", "TaskRecord", "TaskRole", "TaskStore"]
+__all__ = [
+    "ACTIVE",
+    "OPEN",
+    "RESERVED_SEQS",
+    "VERIFIED",
+    "Changes",
+    "Outline",
+    "TaskKey",
+    "TaskRecord",
+    "TaskRole",
+    "TaskStore",
+]
 
 TaskRole = Literal["received", "delegated"]
 
@@ -113,6 +124,35 @@ class TaskRecord:
             inputs=copy.deepcopy(self.inputs),
             result=copy.deepcopy(self.result),
         )
+
+
+class Outline(NamedTuple):
+    """The part of a :class:`TaskRecord` that says where its task stands. It is read without decoding any JSON.
+
+    Attributes:
+        position: See :class:`TaskRecord`, as for all other attributes.
+        key: The key of the record.
+        peer: The other agent.
+        digest: The digest of the task's content.
+        state: The state of the task.
+        reply_to: The topic to which the result goes.
+        cancel_requested: Whether the requester has asked for the task to be canceled.
+        expires_at: When the task expires, Unix seconds; None for never.
+    """
+
+    position: int
+    key: TaskKey
+    peer: str | None
+    digest: str
+    state: TaskState
+    reply_to: str | None
+    cancel_requested: bool
+    expires_at: float | None
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.key.task_id
 
 
 class Changes(TypedDict, total=False):
@@ -257,6 +297,29 @@ class TaskStore(ABC):
                 record that was returned.
             limit: How many records are returned at most.
         """
+
+    async def outlines(
+        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
+    ) -> list[Outline]:
+        """Read outlines of records in the order in which the records were added. See :meth:`find` for the arguments.
+
+        A store may leave this method as it is. The stores of this package read only the columns of the outlines, so a
+        start with many tasks is fast. The outline of a damaged record may be returned.
+        """
+        found = await self.find(agent, role, states=states, after=after, limit=limit)
+        return [
+            Outline(
+                each.position,
+                each.key,
+                each.peer,
+                each.digest,
+                each.state,
+                each.reply_to,
+                each.cancel_requested,
+                each.expires_at,
+            )
+            for each in found
+        ]
 
     @abstractmethod
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:

@@ -8,12 +8,23 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator
+from itertools import islice
+from operator import attrgetter
 from typing import Any, cast
 
 from typing_extensions import Unpack, override
 
-from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole, TaskStore
-from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.base import ACTIVE, Changes, Outline, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.rows import (
+    OUTLINED,
+    Row,
+    claim_row,
+    decide_change,
+    encode_changes,
+    to_outline,
+    to_record,
+    to_row,
+)
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.wire import TaskState
 
@@ -138,6 +149,15 @@ class MemoryStore(TaskStore):
         return found
 
     @override
+    async def outlines(
+        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
+    ) -> list[Outline]:
+        with self._lock:
+            lists = [self._by_state[agent, role, state] for state in frozenset(states)]
+            positions = islice(heapq.merge(*(_beyond(each, after) for each in lists)), max(0, limit))
+            return [to_outline(agent, role, _outlined(self._rows[position])) for position in positions]
+
+    @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
         with self._lock:
             return sum(len(self._by_state[agent, role, state]) for state in frozenset(states))
@@ -206,6 +226,9 @@ def _peer_key(row: Row) -> Hashable:
 
 def _open_key(row: Row) -> Hashable:
     return (row.agent, row.role) if not row.settled else None
+
+
+_outlined = attrgetter(*OUTLINED)
 
 
 def _beyond(positions: list[int], after: int) -> Iterator[int]:

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Unpack, override
 
-from mqtt_agent.agents.store.base import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole
+from mqtt_agent.agents.store.base import ACTIVE, RESERVED_SEQS, Changes, Outline, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.agents.store.postgres_schema import OVER
-from mqtt_agent.agents.store.rows import FLAGS, Row, changeable_states, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.rows import (
+    FLAGS,
+    OUTLINED,
+    Row,
+    changeable_states,
+    encode_changes,
+    to_outline,
+    to_record,
+    to_row,
+)
 from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.worker import Engine, Worker
 from mqtt_agent.errors import StoreError
@@ -28,6 +37,7 @@ _NEW = Row._fields[1:]
 KEY = " AND ".join(f"{name} = %s" for name in TaskKey._fields)
 _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "reply_to"))
 _NAMED = [name in _NAMES for name in Row._fields]
+_OUTLINED, _NAMED_IN_OUTLINE = ", ".join(OUTLINED), [name in _NAMES for name in OUTLINED]
 
 INSERT = (
     f"INSERT INTO {{schema}}.tasks ({', '.join(_NEW)}) VALUES ({', '.join(['%s'] * len(_NEW))})"
@@ -72,9 +82,9 @@ def change_sql(columns: Collection[str], *, attempt: bool) -> str:
     return f"UPDATE {{schema}}.tasks SET {', '.join(sets)} {where} RETURNING {COLUMNS}"
 
 
-def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str:
+def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool, columns: str = COLUMNS) -> str:
     """The statement for :meth:`TaskStore.find`. It merges the sorted results of one search for each state."""
-    start = f"SELECT {COLUMNS} FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = %(role)s"
+    start = f"SELECT {columns} FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = %(role)s"
     if peer:
         start += " AND peer = %(peer)s"
     if unsettled:
@@ -287,6 +297,18 @@ class PostgresStore(ThreadedStore):
         statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
         return [_to_row(found) for found in await self.rows(statement, values)]
 
+    @override
+    async def outlines(
+        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
+    ) -> list[Outline]:
+        wanted = frozenset(map(TaskState, states))
+        if not wanted or limit <= 0:
+            return []
+        statement = find_sql(wanted, peer=False, unsettled=False, columns=_OUTLINED)
+        values = {"agent": escape(agent), "role": role, "after": after, "limit": limit}
+        found = await self.rows(statement, values)
+        return [to_outline(agent, role, _unescaped(row, _NAMED_IN_OUTLINE)) for row in found]
+
     async def records(self, sql: str, values: dict[str, Any]) -> list[TaskRecord]:
         """Run a statement that returns all columns, and return its records. A damaged record is logged and left out."""
         return list(filter(None, (self._read(_to_row(found)) for found in await self.rows(sql, values))))
@@ -335,9 +357,15 @@ def _first(found: list[Any]) -> TaskRecord | None:
 
 
 def _to_row(values: Iterable[Any]) -> Row:
-    return Row._make(
-        unescape(value) if named and value is not None else value for named, value in zip(_NAMED, values, strict=True)
-    )
+    return Row._make(_unescaped(values, _NAMED))
+
+
+def _unescaped(values: Iterable[Any], named: Iterable[bool]) -> list[Any]:
+    """The values of some columns, of which those that are names are unescaped."""
+    return [
+        unescape(value) if is_name and value is not None else value
+        for is_name, value in zip(named, values, strict=True)
+    ]
 
 
 def _to_column(name: str, value: Any) -> Any:

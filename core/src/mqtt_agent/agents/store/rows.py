@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
 
 import pydantic_core
 
-from mqtt_agent.agents.store.base import RESERVED_SEQS, TaskKey, TaskRecord, TaskRole
+from mqtt_agent.agents.store.base import RESERVED_SEQS, Outline, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 
-__all__ = ["FLAGS", "Row", "changeable_states", "claim_row", "decide_change", "encode_changes", "to_record", "to_row"]
+__all__ = [
+    "FLAGS",
+    "OUTLINED",
+    "Row",
+    "changeable_states",
+    "claim_row",
+    "decide_change",
+    "encode_changes",
+    "to_outline",
+    "to_record",
+    "to_row",
+]
 
 _JSON = frozenset(("saved", "inputs", "result"))
 FLAGS = frozenset(("settled", "cancel_requested"))
@@ -108,6 +119,34 @@ def to_record(row: Row) -> TaskRecord:
         )
     except (ValueError, TypeError) as error:
         raise StoreError(f"task {row.task_id!r} in the store is damaged: {error}", permanent=True) from error
+
+
+OUTLINED: tuple[str, ...] = (
+    "position",
+    "task_id",
+    "requester",
+    "peer",
+    "digest",
+    "state",
+    "reply_to",
+    "cancel_requested",
+    "expires_at",
+)
+"""The columns that :func:`to_outline` takes, in this order."""
+
+
+def to_outline(agent: str, role: TaskRole, columns: Sequence[object]) -> Outline:
+    """Make the outline of a record.
+
+    Args:
+        agent: The agent of the record.
+        role: The role of the record.
+        columns: The values of :data:`OUTLINED`.
+    """
+    values = cast("Sequence[Any]", columns)
+    position, task_id, requester, peer, digest, state, reply_to, cancel_requested, expires_at = values
+    key = TaskKey(agent, role, task_id, requester)
+    return Outline(position, key, peer, digest, TaskState(state), reply_to, bool(cancel_requested), expires_at)
 
 
 def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:

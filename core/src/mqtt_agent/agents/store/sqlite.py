@@ -12,9 +12,18 @@ from typing import TypeVar
 
 from typing_extensions import Unpack, override
 
-from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole
+from mqtt_agent.agents.store.base import ACTIVE, Changes, Outline, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.agents.store.database import OVER, Synchronous, check_process, connect, translate
-from mqtt_agent.agents.store.rows import Row, claim_row, decide_change, encode_changes, to_record, to_row
+from mqtt_agent.agents.store.rows import (
+    OUTLINED,
+    Row,
+    claim_row,
+    decide_change,
+    encode_changes,
+    to_outline,
+    to_record,
+    to_row,
+)
 from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.watch import FileWatch
 from mqtt_agent.agents.store.worker import Worker
@@ -26,6 +35,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 _COLUMNS = ", ".join(Row._fields)
+_OUTLINED = ", ".join(OUTLINED)
 _NEW = Row._fields[1:]
 
 # Each statement names its index. SQLite must not choose another index from its statistics, and a statement fails when
@@ -54,10 +64,10 @@ def update_sql(columns: Iterable[str]) -> str:
     return f"UPDATE tasks SET {', '.join(f'{column} = ?' for column in columns)} WHERE position = ?"
 
 
-def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool) -> str:
+def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool, columns: str = _COLUMNS) -> str:
     """The statement for :meth:`TaskStore.find`, with named parameters."""
     index = "tasks_unsettled" if unsettled else "tasks_by_peer" if peer else "tasks_by_state"
-    start = f"SELECT {_COLUMNS} FROM tasks INDEXED BY {index} WHERE agent = :agent AND role = :role"
+    start = f"SELECT {columns} FROM tasks INDEXED BY {index} WHERE agent = :agent AND role = :role"
     if peer:
         start += " AND peer = :peer"
     if unsettled:
@@ -207,6 +217,18 @@ class SqliteStore(ThreadedStore):
         statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
         values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": limit}
         return await self._run(partial(_fetch, statement, values), writes=False)
+
+    @override
+    async def outlines(
+        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
+    ) -> list[Outline]:
+        wanted = frozenset(map(TaskState, states))
+        if not wanted or limit <= 0:
+            return []
+        statement = find_sql(wanted, peer=False, unsettled=False, columns=_OUTLINED)
+        values = {"agent": agent, "role": role, "after": after, "limit": limit}
+        rows = await self._run(lambda connection: connection.execute(statement, values).fetchall(), writes=False)
+        return [to_outline(agent, role, row) for row in rows]
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -15,6 +17,9 @@ __all__ = ["Engine", "Job", "Outcome", "Worker"]
 
 MAX_BATCH = 1000
 """How many jobs one batch has at most. In a larger batch, the first job would wait long for its end."""
+
+TOLD_AT_ONCE = 100
+"""How many jobs of a batch end in one turn of an event loop. All who wait for them work in the next turn."""
 
 
 class Job(NamedTuple):
@@ -102,6 +107,7 @@ class Worker:
         self._lock = threading.Lock()
         self._closing = False
         self._waiting: list[Outcome] = []
+        self._tellers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Teller] = weakref.WeakKeyDictionary()
         self._thread = threading.Thread(target=self._main, name="mqtt-agent-store", daemon=True)
         self._thread.start()
 
@@ -151,10 +157,24 @@ class Worker:
             failure = error
         try:
             while batch := self._next():
-                _deliver(self._run(batch, failure))
+                self._deliver(self._run(batch, failure))
         finally:
             self._engine.close()
-            _deliver(self._waiting)
+            self._deliver(self._waiting)
+
+    def _deliver(self, outcomes: Iterable[Outcome]) -> None:
+        """Resolve the futures, waking each event loop once."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
+        for outcome in outcomes:
+            by_loop.setdefault(outcome.job.loop, []).append(outcome)
+        for loop, told in by_loop.items():
+            teller = self._tellers.get(loop)
+            if teller is None:
+                teller = self._tellers[loop] = _Teller(loop)
+            try:
+                loop.call_soon_threadsafe(teller.tell, told)
+            except RuntimeError:  # the loop is closed: nothing waits for the job any more
+                continue
 
     def _run(self, batch: list[Job], failure: BaseException | None) -> Iterable[Outcome]:
         if failure is None:
@@ -187,18 +207,30 @@ def _new_job(work: Any, *, writes: bool) -> Job:
     return Job(work, writes, loop.create_future(), loop)
 
 
-def _deliver(outcomes: Iterable[Outcome]) -> None:
-    """Resolve the futures, waking each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
-    for outcome in outcomes:
-        by_loop.setdefault(outcome.job.loop, []).append(outcome)
-    for loop, told in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_tell, told)
-        except RuntimeError:  # the loop is closed: nothing waits for the job any more
-            continue
+class _Teller:
+    """Resolves the futures of one event loop, in order, and only some of them in each turn of the loop.
 
+    Args:
+        loop: The event loop.
+    """
 
-def _tell(outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        outcome.tell()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._left: deque[Outcome] = deque()
+        self._has_turn = False  # whether the next turn of the loop goes on here
+
+    def tell(self, outcomes: list[Outcome]) -> None:
+        """Resolve the futures of these outcomes, after those of earlier calls. Call this in the event loop."""
+        self._left.extend(outcomes)
+        if not self._has_turn:
+            self._tell_some()
+
+    def _tell_some(self) -> None:
+        some = min(len(self._left), TOLD_AT_ONCE)
+        for _ in range(some):
+            self._left.popleft().tell()
+        loop = self._loop()
+        # Another batch may end in this turn. So this has the next turn too, unless it has told of a single job only.
+        self._has_turn = some > 1 and loop is not None
+        if self._has_turn and loop is not None:
+            loop.call_soon(self._tell_some)
