@@ -20,7 +20,7 @@ from mqtt_agent.wire import DEFAULT_NAMESPACE
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
-__all__ = ["CONTEXT_KEYS", "Contexts", "Settings", "UsageError", "read_secret"]
+__all__ = ["CONTEXT_KEYS", "Contexts", "Settings", "UsageError", "read_secret", "usage_error"]
 
 CONTEXT_KEYS: tuple[str, ...] = (
     "broker",
@@ -44,6 +44,13 @@ _NAMESPACE = "MQTT_AGENT_NAMESPACE"
 
 class UsageError(Exception):
     """The command line cannot be carried out as it was written. The message says why, and what to do next."""
+
+
+def usage_error(error: Exception) -> UsageError:
+    """The error of the command line that another error stands for, for example because of a file that is missing."""
+    if isinstance(error, OSError) and isinstance(error.filename, (str, os.PathLike)) and error.strerror:
+        return UsageError(f"the file {os.fspath(error.filename)} cannot be opened: {error.strerror}")
+    return UsageError(str(error))
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Settings:
                 cast(Bound, setting("bound") or "prefer"),
             )
         except (ValueError, OSError) as error:
-            raise UsageError(str(error)) from error
+            raise usage_error(error) from error
         explicit = frozenset(name for name in given if name in CONTEXT_KEYS)
         return cls(
             place, setting("as"), bool(given.get("json")), bool(given.get("debug")), explicit, setting("client_id")

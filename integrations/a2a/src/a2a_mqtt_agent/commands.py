@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from mqtt_agent.cli.doors import identities_of, parse_header
-from mqtt_agent.cli.settings import UsageError, read_secret
+from mqtt_agent.cli.settings import UsageError, read_secret, usage_error
 from mqtt_agent.cli.verbs import Session, verb
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ async def serve(
             **place,
         )
     except (ValueError, OSError, ImportError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     async with gateway:
         scheme = "http" if tls_cert is None else "https"
         session.out.note(f"serves A2A clients at {scheme}://{host}:{port}/agents/NAME; Ctrl-C stops it")
         try:
             await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc)
         except (OSError, ImportError) as error:
-            raise UsageError(str(error)) from error
+            raise usage_error(error) from error
     return 0
 
 
@@ -149,6 +149,6 @@ async def join(
     try:
         remote = await RemoteAgent.at(url, agent_id, headers=headers, trust=card_trust or (), store=store, **place)
     except (OSError, ValueError, ImportError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))
     return 0

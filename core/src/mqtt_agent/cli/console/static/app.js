@@ -155,8 +155,13 @@ function concerned(changes) {
   return (kind === "task" || kind === "call") && [...Object.entries(changes[kind + "s"] ?? {})].some(([key, row]) => key === name || row?.id === name);
 }
 
+const LINKS = {
+  refused: "open the address that mqtt-agent console has printed",
+  lost: "the console has lost the broker, and tries to reach it again",
+};
+
 function tell(link) {
-  at("link").textContent = link === "refused" ? "open the address that mqtt-agent console has printed" : link;
+  at("link").textContent = LINKS[link] ?? link;
   at("link").className = link === "live" ? "online" : "fault";
 }
 
@@ -167,6 +172,7 @@ function take(said) {
     for (const each of Object.values(lists)) each.clear();
     events = []; faults = []; lines = [];
   }
+  tell(said.broker ? "live" : "lost");
   apply(said.changes);
   if (said.lines.length) add(said.lines);
   if (said.about) {

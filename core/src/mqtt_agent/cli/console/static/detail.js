@@ -58,7 +58,7 @@ async function toolPage(box, name, context) {
   said.id = "result";
   const row = context.lists.tools.get(name);
   box.replaceChildren(head(name, row ? presence(row) : null, " ", made("span", row ? `server ${row.server}` : "", "muted")),
-    made("p", tool.description), fields, said);
+    made("p", tool.description), fields, said, filled("details", made("summary", "schema"), made("pre", JSON.stringify(tool.schema, null, 2))));
 }
 
 function agentPage(box, name, context) {

@@ -42,5 +42,16 @@ export function status(word, kind) {
 export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
 export const pool = (row) => row.pool ? made("span", " pool", "muted") : null;
 export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
-export const cut = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
+const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Extended_Pictographic}\u3000-\u303f\uff01-\uff60]/u;
+
+// A text that takes at most so many columns: a character of Chinese, Japanese or Korean and an emoji take two.
+export function cut(text, most) {
+  let columns = 0, short = "";
+  for (const each of text) {
+    columns += WIDE.test(each) ? 2 : 1;
+    if (columns > most) return short + "…";
+    if (columns < most) short += each;
+  }
+  return text;
+}
 export const seconds = (number) => number === undefined || number === null ? "" : number < 10 ? number.toFixed(2) + " s" : Math.round(number) + " s";
