@@ -33,7 +33,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "a2a join": ("CARD", "--agent-id", "a"),
     "a2a serve": ("--port", "0"),
     "acl check": ("roster.toml",),
-    "acl explain": ("roster.toml", "agent-a", "publish", "x"),
+    "acl explain": ("roster.toml", "agent-a", "publish", "a2a/v1/agents/agent-a/card"),
     "acl write": ("roster.toml", "--for", "emqx"),
     "agents": (),
     "answer": ("t-9", "blue", "--as", "me"),
@@ -52,7 +52,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "delegate": ("writer", "cats", "--as", "me"),
     "doctor": ("--seconds", "0"),
     "forget": ("--yes",),
-    "keys new": ("agent-b",),
+    "keys new": ("agent-c",),
     "keys show": ("agent-a.jwk",),
     "keys trust": ("trusted.jwks", "agent-a.jwk"),
     "mcp": (),
@@ -102,7 +102,7 @@ NAMELESS |= {"metrics", "servers", "watch"}
 UNKNOWN: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a2a join": (("NOBODY", "--agent-id", "a"), 2, "has no readable A2A card"),
     "acl check": (("roster.toml", "--for", "mosquito"), 2, "did you mean 'mosquitto'?"),
-    "acl explain": (("roster.toml", "agent-x", "publish", "x"), 2, "has no program 'agent-x'; did you mean 'agent-a'?"),
+    "acl explain": (("roster.toml", "agent-x", "publish", "x"), 2, "or name one of agent-a"),
     "acl write": (("roster.toml", "--for", "mosquito"), 2, "did you mean 'mosquitto'?"),
     "agents": (("writr",), 3, "did you mean 'writer'?"),
     "answer": (("t-8", "blue", "--as", "me"), 1, "Next: list the tasks"),
@@ -121,7 +121,7 @@ UNKNOWN: dict[str, tuple[tuple[str, ...], int, str]] = {
     "serve": (("weathr",), 2, "there is no module 'weathr'"),
     "show": (("t-8", "--as", "me"), 1, "Next: list the tasks"),
     "tasks": (("--state", "wrking"), 2, "the states are submitted, working"),
-    "token issue": (("roster.toml", "agent-x", "--key-file", "secret"), 2, "did you mean 'agent-a'?"),
+    "token issue": (("roster.toml", "agent-x", "--key-file", "secret"), 2, "or name one of agent-a"),
     "tools": (("forcast",), 3, "did you mean 'forecast'?"),
 }
 
@@ -161,7 +161,7 @@ FILES: dict[tuple[str, str], tuple[str, ...]] = {
     ("keys trust", "roster"): ("trusted.jwks", "agent-a.jwk", "--roster", "{}"),
     ("mcp", "bearer_file"): ("--http", "0", "--bearer-file", "{}"),
     ("mcp", "callers"): ("--http", "0", "--callers", "{}"),
-    ("serve", "target"): ("{}.py",),
+    ("serve", "target"): ("{}_module.py",),
     ("tasks", "store"): ("--store", "{}", "--as", "me"),
     ("token issue", "key_file"): ("roster.toml", "agent-a", "--key-file", "{}"),
     ("token issue", "roster"): ("{}", "agent-a", "--key-file", "secret"),
@@ -229,7 +229,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, remote: str) -> Iterator[Ter
             "audit.jsonl": "",
         }.items():
             terminal.write(name, text)
-        terminal.inside("context", "add", "lab", "--broker", broker.url)
         at = {"broker": broker.url, "namespace": "bad/v1"}
         server = ToolServer("weather", **at)
         server.add_tool("forecast", lambda city: city)
@@ -244,6 +243,8 @@ def run(place: Terminal, remote: str) -> Callable[..., Said]:
     """Runs a verb: ``run("keys show", ("x.jwk",), 2)``. What it says must be one message."""
 
     def run(verb: str, words: tuple[str, ...], code: int, **environment: str) -> Said:
+        if verb.startswith("context "):
+            place.inside("context", "add", "lab", "--broker", "mqtt://localhost")
         urls = {"CARD": remote, "NOBODY": "http://127.0.0.1:1"}
         said = place.inside(*verb.split(), *(urls.get(word, word) for word in words), code=code, **environment)
         assert "Traceback" not in said.err
@@ -304,8 +305,13 @@ def test_an_option_that_does_not_exist(run: Run, verb: str) -> None:
     said = run(verb, with_options(verb, "--jsn"), 2).err
     assert "No such option: --jsn" in said
     assert "--json" in said
-    [line] = run(verb, with_options(verb, "--jsn", "--json"), 2).lines
-    assert line["error"]["type"] == "UsageError"
+
+
+def test_a_wrong_command_line_is_told_to_machines_too(run: Run) -> None:
+    for verb in ("tools", "acl check"):
+        [line] = run(verb, with_options(verb, "--jsn", "--json"), 2).lines
+        assert line["error"]["type"] == "UsageError"
+        assert "--jsn" in line["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -335,13 +341,10 @@ def test_a_missing_file(run: Run, file: tuple[str, str]) -> None:
 @pytest.mark.parametrize("file", sorted(FILES.keys() - TAKES_ANY_TEXT - {("acl check", "against")}), ids=" ".join)
 def test_a_malformed_file(run: Run, place: Terminal, file: tuple[str, str]) -> None:
     place.write("malformed", "{")
-    place.write("malformed.py", "{")
+    place.write("malformed_module.py", "{")
     code = {("audit query", "files"): 0, ("tasks", "store"): 1}.get(file, 2)
     said = run(file[0], tuple(word.replace("{}", "malformed") for word in FILES[file]), code)
     assert "malformed" in said.err or "1 lines could not be read" in said.err or "JSON" in said.err
-
-
-SHARED_FILES = {name: f"--{name.replace('_', '-')}" for name, kind in SHARED.items() if "FILE" in str(kind)}
 
 
 @pytest.mark.parametrize("verb", sorted(set(CONNECTING) | READS_ONLY_A_STORE))
@@ -349,9 +352,19 @@ def test_a_missing_token_file_of_each_verb(run: Run, verb: str) -> None:
     assert "the file missing cannot be read" in run(verb, with_options(verb, "--token-file", "missing"), 2).err
 
 
-@pytest.mark.parametrize("option", ["--password-file", "--ca", "--certificate", "--key"])
-def test_a_missing_file_of_the_connection(run: Run, option: str) -> None:
-    assert "missing" in run("tools", ("--user", "me", option, "missing", "--broker", "mqtts://localhost:1"), 2).err
+def test_the_files_of_the_connection(run: Run, place: Terminal) -> None:
+    place.write("malformed", "{")
+    with_another = {"--password-file": ("--user", "me"), "--key": ("--certificate", "good.pem")}
+    options = {f"--{name.replace('_', '-')}" for name, kind in SHARED.items() if "FILE" in str(kind)}
+    assert options == {"--token-file", "--password-file", "--ca", "--certificate", "--key"}
+    for option in options:
+        said = run("tools", (*with_another.get(option, ()), option, "missing"), 2).err
+        assert "the file missing cannot be" in said
+    for option in ("--ca", "--certificate", "--key"):
+        said = run("tools", (*with_another.get(option, ()), option, "malformed"), 2).err
+        assert "malformed" in said
+        assert "PEM" in said
+    assert "add --certificate FILE" in run("tools", ("--key", "good.key"), 2).err
 
 
 @pytest.mark.parametrize(

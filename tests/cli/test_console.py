@@ -103,11 +103,11 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#tools").get_by_text("Weather forecast for a city.").wait_for()
     assert "token" not in page.url
     assert terminal.environment["MQTT_AGENT_NAMESPACE"] in page.locator("#place").inner_text()
-    terminal.run("call", "forecast", "city=Oslo", "--as", "caller")
+    terminal.inside("call", "forecast", "city=Oslo", "--as", "caller")
     page.locator("#calls tr", has_text="forecast").get_by_text("completed").wait_for()
     assert "caller" in page.locator("#calls tr", has_text="forecast").inner_text()
     assert "Oslo" not in page.content()  # nothing that may be secret without --payloads
-    terminal.run("call", "broken", code=1)
+    terminal.inside("call", "broken", code=1)
     page.locator("#lines .fault").first.wait_for()
     terminal.start("serve", "writer").says("takes tasks")
     page.locator("#agents tr", has_text="writer").get_by_text("online").wait_for()
@@ -115,7 +115,7 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     terminal.program("pool.py").says("published")
     page.locator("#agents tr", has_text="crowd").get_by_text("pool", exact=True).wait_for()
     assert "pool" not in page.locator("#agents tr", has_text="writer").inner_text()
-    terminal.run("delegate", "writer", "rain")
+    terminal.inside("delegate", "writer", "rain", "--as", "planner")
     page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
     assert "rain" not in page.content()
     lanes = page.locator("#sequence .lane title").all_text_contents()
@@ -169,7 +169,7 @@ def test_a_task_is_given_answered_and_canceled_on_the_page(terminal: Terminal, p
     page.get_by_role("button", name="Cancel the task").click()
     page.locator("#detail .state", has_text="canceled").wait_for()
 
-    terminal.run("delegate", "writer", "ask", "--as", "planner", "--task-id", "t-1", code=1)
+    terminal.inside("delegate", "writer", "ask", "--as", "planner", "--task-id", "t-1", code=1)
     page.goto(url.partition("#")[0] + "#task/t-1")
     page.get_by_text("Only planner can answer or cancel it").wait_for()
     assert "Which colour?" not in page.content()  # a text of somebody else, without --payloads
@@ -200,7 +200,7 @@ def test_without_allow_writes_nothing_can_be_changed(terminal: Terminal, page: A
     page.goto(url)
     page.locator("#tools").get_by_text("forecast", exact=True).click()
     assert page.get_by_role("button", name="Read-only").is_disabled()
-    terminal.run("delegate", "writer", "ask", "--task-id", "t-1", code=1)
+    terminal.inside("delegate", "writer", "ask", "--task-id", "t-1", "--as", "planner", code=1)
     page.evaluate("location.hash = 'task/t-1'")
     page.locator("#detail .question", has_text="Which colour?").wait_for()
     assert page.locator("#detail form, #detail button:has-text('Cancel')").count() == 0

@@ -185,4 +185,5 @@ def _identity(trusted: Path) -> MessageIdentity:
     except ImportError as error:
         raise UsageError(str(error)) from error
     except (ValueError, OSError) as error:
-        raise UsageError(f"{trusted} cannot be used: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{trusted} cannot be used: {why}; name a JWKS file, as keys trust makes it") from error

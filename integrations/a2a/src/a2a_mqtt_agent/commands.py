@@ -120,7 +120,9 @@ def _tls(certificate: str | None, key: str | None, client_ca: str | None) -> Ser
         if (certificate, key, client_ca) != (None, None, None):
             raise UsageError("TLS needs both --tls-cert and --tls-key")
         return None
-    return ServerTLS(certificate, key, client_ca)
+    server = ServerTLS(certificate, key, client_ca)
+    server.check()
+    return server
 
 
 async def join(

@@ -72,6 +72,8 @@ async def bridge(
     )
     try:
         await made.run(lambda: session.out.note(f"{name} serves {len(made.server.tools)} tools; Ctrl-C stops it"))
+    except MQTTAgentError:
+        raise
     except ConnectionError as error:
         raise usage_error(error) from error
     return 0

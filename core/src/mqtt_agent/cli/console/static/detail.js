@@ -140,7 +140,7 @@ async function workPage(box, kind, name, context) {
   if (item === null) return box.replaceChildren(head(name), made("p", "Not seen since the console was started."));
   if (shown !== key || !parts.head?.isConnected) {
     shown = key;
-    parts = { head: made("div"), ask: made("div"), body: made("div") };
+    parts = { head: made("div"), ask: made("div", undefined, "ask"), body: made("div") };
     parts.asked = "";
     box.replaceChildren(parts.head, parts.ask, parts.body);
     parts.share = share();

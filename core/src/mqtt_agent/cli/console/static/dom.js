@@ -41,7 +41,7 @@ export function status(word, kind) {
 
 export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
 export const pool = (row) => row.pool ? made("span", " pool", "muted") : null;
-export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
+export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Extended_Pictographic}\u3000-\u303f\uff01-\uff60]/u;
 
 // A text that takes at most so many columns: a character of Chinese, Japanese or Korean and an emoji take two.
