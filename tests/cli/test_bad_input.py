@@ -355,7 +355,7 @@ def test_a_missing_token_file_of_each_verb(run: Run, verb: str) -> None:
 def test_the_files_of_the_connection(run: Run, place: Terminal) -> None:
     place.write("malformed", "{")
     with_another = {"--password-file": ("--user", "me"), "--key": ("--certificate", "good.pem")}
-    options = {f"--{name.replace('_', '-')}" for name, kind in SHARED.items() if "FILE" in str(kind)}
+    options = {each.opts[0] for each in VERBS["tools"].params if each.metavar == "FILE"}
     assert options == {"--token-file", "--password-file", "--ca", "--certificate", "--key"}
     for option in options:
         said = run("tools", (*with_another.get(option, ()), option, "missing"), 2).err

@@ -21,10 +21,19 @@ export function drawn(tag, attributes, text) {
   return node;
 }
 
+const NAME = 60;
+
+// A name in a list. A long one is cut, and shown whole when the pointer rests on it.
+export function named(name) {
+  const node = made("span", cut(String(name ?? ""), NAME));
+  node.title = name ?? "";
+  return node;
+}
+
 export const address = (kind, name) => "#" + kind + "/" + encodeURIComponent(name);
 
 export function linked(kind, name, text) {
-  const link = made("a", text ?? name);
+  const link = made("a", cut(String(text ?? name), NAME));
   link.title = name;
   link.href = address(kind, name);
   return link;
