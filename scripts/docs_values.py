@@ -38,7 +38,6 @@ class Values(griffe.Extension):
         for member in list(thing.members.values()):
             self._rewrite(member)
 
-
     def _shown(self, value: Any) -> Any:
         """What the reference shows for a default value: ``{}`` for what makes an empty dict, for example."""
         text = str(value)

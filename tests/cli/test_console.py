@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
-from brokers import find_program
+from brokers import Embedded, find_program
+from mqtt_agent.sync import ToolServer
 from support import require
 
 from .terminal import Running, Terminal
@@ -128,6 +129,51 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#servers tr", has_text="offline, connection lost").wait_for()
     page.locator("#faults .fault", has_text="was lost").wait_for()
     page.locator("#servers .group", has_text="0 of 1 online").wait_for()
+
+
+NESTED = {
+    "type": "object",
+    "$defs": {
+        "Unit": {"enum": ["celsius", "kelvin"]},
+        "Place": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+        },
+    },
+    "properties": {
+        "place": {"$ref": "#/$defs/Place"},
+        "unit": {"$ref": "#/$defs/Unit", "default": "celsius"},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        "days": {"type": ["integer", "null"]},
+        "again": {"$ref": "#/properties/again"},
+    },
+    "required": ["place"],
+}
+
+
+def test_a_form_understands_nested_schemas_and_says_when_the_broker_is_lost(terminal: Terminal, page: Any) -> None:
+    with Embedded() as broker:
+        terminal.environment["MQTT_AGENT_BROKER"] = broker.url
+        server = ToolServer("weather", broker=broker.url, namespace=terminal.environment["MQTT_AGENT_NAMESPACE"])
+        server.add_tool("nested", lambda **given: given, input_schema=NESTED)
+        server.add_tool("x" * 200, lambda: 1)
+        with server:
+            page.goto(address(terminal.start("console", "--allow-writes")))
+            page.locator("#tools a", has_text="x" * 59 + "…").wait_for()
+            page.locator("#tools").get_by_text("nested", exact=True).click()
+            place = page.get_by_label("place (required)")
+            assert place.get_attribute("placeholder") == 'JSON, such as {"city":"","tags":[""]}'
+            place.fill('{"city": "Oslo"}')
+            assert page.get_by_label("unit").locator("option").all_inner_texts() == [
+                *("default: celsius", "celsius", "kelvin"),
+            ]
+            page.get_by_label("note").fill("a text without quotation marks")
+            page.get_by_label("days").fill("2")
+            page.get_by_role("button", name="Call").click()
+            page.locator("#result", has_text="Oslo").wait_for()
+            result = json.loads(page.locator("#result").inner_text())
+            assert result == {"place": {"city": "Oslo"}, "note": "a text without quotation marks", "days": 2}
+    page.locator("#link", has_text="lost the broker").wait_for()
 
 
 def test_a_tool_is_called_through_a_form_made_from_its_schema(terminal: Terminal, page: Any) -> None:
