@@ -229,7 +229,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, remote: str) -> Iterator[Ter
             "audit.jsonl": "",
         }.items():
             terminal.write(name, text)
-        at = {"broker": broker.url, "namespace": "bad/v1"}
+        at: dict[str, Any] = {"broker": broker.url, "namespace": "bad/v1"}
         server = ToolServer("weather", **at)
         server.add_tool("forecast", lambda city: city)
         writer = Agent("writer", store=None, **at)

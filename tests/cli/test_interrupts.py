@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from brokers import Ejabberd
@@ -86,7 +87,7 @@ def test_ctrl_c_at_a_question_of_forget_removes_nothing(terminal: Terminal) -> N
 @pytest.fixture
 def slow_agent(terminal: Terminal) -> Iterator[Terminal]:
     """A terminal with an agent that asks for a color, and then never ends."""
-    at = {name: terminal.environment[f"MQTT_AGENT_{name.upper()}"] for name in ("broker", "namespace")}
+    at: dict[str, Any] = {name: terminal.environment[f"MQTT_AGENT_{name.upper()}"] for name in ("broker", "namespace")}
     agent = Agent("slow", store=None, drain_timeout=0, **at)
 
     @agent.on_task
@@ -155,5 +156,9 @@ def test_a_verb_that_listens_ends_when_its_session_is_taken_over(
     ],
 )
 def test_tab_completes_verbs_and_options(terminal: Terminal, typed: str, completed: list[str]) -> None:
-    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_MQTT_AGENT_COMPLETE": "complete_bash"}
+    words: dict[str, Any] = {
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+        "_MQTT_AGENT_COMPLETE": "complete_bash",
+    }
     assert set(completed) <= set(terminal.inside(**words).out.split())

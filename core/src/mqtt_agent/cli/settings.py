@@ -49,8 +49,8 @@ class UsageError(Exception):
 
 def usage_error(error: Exception) -> UsageError:
     """The error of the command line that another error stands for, for example because of a file that is missing."""
-    if isinstance(error, OSError) and isinstance(error.filename, (str, os.PathLike)) and error.strerror:
-        return UsageError(f"the file {os.fspath(error.filename)} cannot be opened: {error.strerror}")
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return UsageError(f"the file {error.filename} cannot be opened: {error.strerror}")
     return UsageError(str(error))
 
 

@@ -55,11 +55,11 @@ class ServerTLS:
         except ssl.SSLError as error:
             names = f"{os.fspath(self.certificate)} and {os.fspath(self.key)}"
             raise ValueError(f"{names} are no certificate with its private key (PEM): {error}") from error
-        try:
-            if self.client_ca is not None:
+        if self.client_ca is not None:
+            try:
                 context.load_verify_locations(self.client_ca)
-        except ssl.SSLError as error:
-            raise ValueError(f"{os.fspath(self.client_ca)} has no certificates (PEM): {error}") from error
+            except ssl.SSLError as error:
+                raise ValueError(f"{os.fspath(self.client_ca)} has no certificates (PEM): {error}") from error
 
     def for_uvicorn(self) -> dict[str, Any]:
         """The arguments of a ``uvicorn.Config``."""
