@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,18 @@ class Values(griffe.Extension):
         self._seen.add(thing.path)
         if isinstance(thing, griffe.Function):
             for parameter in thing.parameters:
-                parameter.default = self._values.get(str(parameter.default), parameter.default)
+                parameter.default = self._shown(parameter.default)
         if isinstance(thing, griffe.Attribute):  # a field of a dataclass, whose default value is in the signature too
-            thing.value = self._values.get(str(thing.value), thing.value)
+            thing.value = self._shown(thing.value)
         for member in list(thing.members.values()):
             self._rewrite(member)
+
+    def _shown(self, value: Any) -> Any:
+        """What the reference shows for a default value: ``{}`` for what makes an empty dict, for example."""
+        text = str(value)
+        if made := re.fullmatch(r"\(?(?:lambda: )?(dict|list)\[.*\]\(\)\)?(?:\(\))?", text, re.DOTALL):
+            return {"dict": "{}", "list": "[]"}[made[1]]
+        return self._values.get(text, value)
 
 
 def constants() -> dict[str, str]:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import Embedded
+from mqtt_agent.sync import ToolServer
 
 from .terminal import Terminal
 
@@ -50,15 +52,19 @@ async def write(task):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
-    """A terminal of the whole module, with the tools of ``weather`` and the agent of ``writer`` served."""
-    with Embedded() as broker:
+    """A terminal of the whole module. This process serves the tools of ``weather`` and the agent of ``writer``."""
+    with Embedded() as broker, pytest.MonkeyPatch.context() as patch:
         terminal = Terminal(tmp_path_factory.mktemp("served"), broker.url, "served/v1")
-        terminal.write("weather.py", WEATHER)
-        terminal.write("writer.py", WRITER)
-        serving = [terminal.start("serve", "weather"), terminal.start("serve", "writer")]
-        for each, text in zip(serving, ("serves", "takes tasks"), strict=True):
-            each.says(text)
-        yield terminal
+        for name in ("MQTT_AGENT_BROKER", "MQTT_AGENT_NAMESPACE", "XDG_STATE_HOME"):
+            patch.setenv(name, terminal.environment[name])
+        weather, writer = dict[str, Any](), dict[str, Any]()
+        exec(WEATHER, weather)
+        exec(WRITER.replace("from mqtt_agent ", "from mqtt_agent.sync "), writer)
+        server = ToolServer("weather", namespace="served/v1")
+        for name in ("forecast", "slow", "endless", "broken"):
+            server.tool(weather[name])
+        with server, writer["agent"]:
+            yield terminal
         terminal.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -11,12 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import pytest
 from brokers import die_with_parent
 from support import kill
 
@@ -43,6 +45,24 @@ def _beside_a_running_loop(run: Callable[[], T]) -> T:
         return run()
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(run).result()
+
+
+@functools.cache
+def _command_line() -> Any:
+    """The command line with all verbs, which takes longer to make than to run."""
+    import typer
+    from mqtt_agent.cli.app import make_app
+
+    return typer.main.get_command(make_app())
+
+
+def _exit_code_of(words: Sequence[str]) -> int:
+    """Run a command to its end in this process. Any exception except SystemExit is a fault."""
+    with pytest.raises(SystemExit) as ended:
+        _command_line().main(list(words), prog_name="mqtt-agent")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return int(ended.value.code or 0)
 
 
 @dataclass
@@ -152,8 +172,7 @@ class Terminal:
 
         Not for tasks without ``--as``: the name of the command line is locked for the life of the process.
         """
-        from mqtt_agent.cli.app import make_app  # not installed where only the adapters' lowest versions are
-        from typer.testing import CliRunner
+        from typer.testing import CliRunner  # not installed where only the adapters' lowest versions are
 
         hidden: dict[str, str | None] = {key: None for key in os.environ if key.startswith("MQTT_AGENT_")}
         before, path = os.getcwd(), list(sys.path)
@@ -161,11 +180,9 @@ class Terminal:
         levels = [logger.level for logger in loggers]
         os.chdir(self.home)
         try:
-            done = _beside_a_running_loop(
-                lambda: CliRunner().invoke(
-                    make_app(), list(words), input=stdin, env={**hidden, **self.environment, **environment}
-                )
-            )
+            with CliRunner().isolation(stdin, {**hidden, **self.environment, **environment}) as (out, err, *_):
+                ended = _beside_a_running_loop(lambda: _exit_code_of(words))
+                said = Said(ended, out.getvalue().decode(), err.getvalue().decode())
         finally:
             os.chdir(before)
             sys.path[:] = path
@@ -174,9 +191,8 @@ class Terminal:
             for name, module in list(sys.modules.items()):
                 if str(getattr(module, "__file__", None)).startswith(str(self.home)):
                     del sys.modules[name]
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        assert done.exit_code == code, f"exit code {done.exit_code}\n{done.stdout}\n{done.stderr}"
-        return Said(done.exit_code, done.stdout, done.stderr)
+        assert said.code == code, f"exit code {said.code}\n{said.out}\n{said.err}"
+        return said
 
     def start(self, *words: str, stdin: int = subprocess.PIPE, **environment: str) -> Running:
         """Start a command that runs until it is told to end. ``stdin`` may be a pseudo-terminal."""

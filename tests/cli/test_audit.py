@@ -32,13 +32,13 @@ def test_an_audit_keeps_the_messages_of_a_namespace_and_says_who_called_what(ter
         time.sleep(0.02)
     assert auditing.interrupt() == 130
 
-    found = terminal.run("audit", "query", "--who", "agent-a", "--since", "1h", "--only", "call", "--json").lines
+    found = terminal.inside("audit", "query", "--who", "agent-a", "--since", "1h", "--only", "call", "--json").lines
     assert [(line["proven"], line["of"], line["outcome"]) for line in found] == [
         ("agent-a", "forecast", "seen"),
         ("evil", "forecast", "refused"),
     ]
     assert {line["direction"] for line in found} == {"seen"}
-    forged = terminal.run("audit", "query", "--who", "evil", "--json").lines
+    forged = terminal.inside("audit", "query", "--who", "evil", "--json").lines
     assert {line["outcome"] for line in forged} == {"refused"}
 
 
@@ -50,13 +50,13 @@ def test_a_query_reads_rotated_files_and_says_what_it_cannot_read(terminal: Term
         file.write(line("2026-01-01T00:00:00.000Z", "agent-a"))
     terminal.write("audit.jsonl.1", line("2026-01-02T00:00:00.000Z", "weather:1") + '{"half a li\n')
     terminal.write("audit.jsonl", line("2026-01-03T00:00:00.000Z", "agent-a"))
-    shown = terminal.run("audit", "query", "--who", "weather")
+    shown = terminal.inside("audit", "query", "--who", "weather")
     assert "2026-01-02" in shown.out
     assert "2026-01-01" not in shown.out
     assert "1 lines could not be read" in shown.err
-    later = terminal.run("audit", "query", "audit.jsonl", "--since", "2026-01-02T12:00:00Z", "--json").lines
+    later = terminal.inside("audit", "query", "audit.jsonl", "--since", "2026-01-02T12:00:00Z", "--json").lines
     assert [each["time"] for each in later] == ["2026-01-03T00:00:00.000Z"]
-    assert "there is no audit other" in terminal.run("audit", "query", "other", code=2).err
+    assert "there is no audit other" in terminal.inside("audit", "query", "other", code=2).err
 
 
 def test_a_message_that_was_refused_after_its_line_was_written_is_found_only_as_refused(terminal: Terminal) -> None:

@@ -53,8 +53,8 @@ def test_mosquitto_keeps_the_cards_through_sigterm(terminal: Terminal) -> None:
 def test_a_context_is_saved_and_used_and_holds_no_secret(terminal: Terminal) -> None:
     url = terminal.environment.pop("MQTT_AGENT_BROKER")
     terminal.start("serve", "weather", "--broker", url).says("serves")
-    terminal.run("context", "add", "lab", "--broker", url, "--as", "me")
-    assert "forecast" in terminal.run("tools").out
+    terminal.inside("context", "add", "lab", "--broker", url, "--as", "me")
+    assert "forecast" in terminal.inside("tools").out
     terminal.inside("context", "add", "other", "--broker", "mqtt://127.0.0.1:9")
     terminal.inside("tools", code=3)
     assert "forecast" in terminal.inside("tools", "--context", "lab").out

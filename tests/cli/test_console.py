@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
-from brokers import find_program
+from brokers import Embedded, find_program
+from mqtt_agent.sync import ToolServer
 from support import require
 
 from .terminal import Running, Terminal
@@ -103,11 +104,11 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#tools").get_by_text("Weather forecast for a city.").wait_for()
     assert "token" not in page.url
     assert terminal.environment["MQTT_AGENT_NAMESPACE"] in page.locator("#place").inner_text()
-    terminal.run("call", "forecast", "city=Oslo", "--as", "caller")
+    terminal.inside("call", "forecast", "city=Oslo", "--as", "caller")
     page.locator("#calls tr", has_text="forecast").get_by_text("completed").wait_for()
     assert "caller" in page.locator("#calls tr", has_text="forecast").inner_text()
     assert "Oslo" not in page.content()  # nothing that may be secret without --payloads
-    terminal.run("call", "broken", code=1)
+    terminal.inside("call", "broken", code=1)
     page.locator("#lines .fault").first.wait_for()
     terminal.start("serve", "writer").says("takes tasks")
     page.locator("#agents tr", has_text="writer").get_by_text("online").wait_for()
@@ -115,7 +116,7 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     terminal.program("pool.py").says("published")
     page.locator("#agents tr", has_text="crowd").get_by_text("pool", exact=True).wait_for()
     assert "pool" not in page.locator("#agents tr", has_text="writer").inner_text()
-    terminal.run("delegate", "writer", "rain")
+    terminal.inside("delegate", "writer", "rain", "--as", "planner")
     page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
     assert "rain" not in page.content()
     lanes = page.locator("#sequence .lane title").all_text_contents()
@@ -128,6 +129,51 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#servers tr", has_text="offline, connection lost").wait_for()
     page.locator("#faults .fault", has_text="was lost").wait_for()
     page.locator("#servers .group", has_text="0 of 1 online").wait_for()
+
+
+NESTED = {
+    "type": "object",
+    "$defs": {
+        "Unit": {"enum": ["celsius", "kelvin"]},
+        "Place": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+        },
+    },
+    "properties": {
+        "place": {"$ref": "#/$defs/Place"},
+        "unit": {"$ref": "#/$defs/Unit", "default": "celsius"},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        "days": {"type": ["integer", "null"]},
+        "again": {"$ref": "#/properties/again"},
+    },
+    "required": ["place"],
+}
+
+
+def test_a_form_understands_nested_schemas_and_says_when_the_broker_is_lost(terminal: Terminal, page: Any) -> None:
+    with Embedded() as broker:
+        terminal.environment["MQTT_AGENT_BROKER"] = broker.url
+        server = ToolServer("weather", broker=broker.url, namespace=terminal.environment["MQTT_AGENT_NAMESPACE"])
+        server.add_tool("nested", lambda **given: given, input_schema=NESTED)
+        server.add_tool("x" * 200, lambda: 1)
+        with server:
+            page.goto(address(terminal.start("console", "--allow-writes")))
+            page.locator("#tools a", has_text="x" * 59 + "…").wait_for()
+            page.locator("#tools").get_by_text("nested", exact=True).click()
+            place = page.get_by_label("place (required)")
+            assert place.get_attribute("placeholder") == 'JSON, such as {"city":"","tags":[""]}'
+            place.fill('{"city": "Oslo"}')
+            assert page.get_by_label("unit").locator("option").all_inner_texts() == [
+                *("default: celsius", "celsius", "kelvin"),
+            ]
+            page.get_by_label("note").fill("a text without quotation marks")
+            page.get_by_label("days").fill("2")
+            page.get_by_role("button", name="Call").click()
+            page.locator("#result", has_text="Oslo").wait_for()
+            result = json.loads(page.locator("#result").inner_text())
+            assert result == {"place": {"city": "Oslo"}, "note": "a text without quotation marks", "days": 2}
+    page.locator("#link", has_text="lost the broker").wait_for()
 
 
 def test_a_tool_is_called_through_a_form_made_from_its_schema(terminal: Terminal, page: Any) -> None:
@@ -169,7 +215,7 @@ def test_a_task_is_given_answered_and_canceled_on_the_page(terminal: Terminal, p
     page.get_by_role("button", name="Cancel the task").click()
     page.locator("#detail .state", has_text="canceled").wait_for()
 
-    terminal.run("delegate", "writer", "ask", "--as", "planner", "--task-id", "t-1", code=1)
+    terminal.inside("delegate", "writer", "ask", "--as", "planner", "--task-id", "t-1", code=1)
     page.goto(url.partition("#")[0] + "#task/t-1")
     page.get_by_text("Only planner can answer or cancel it").wait_for()
     assert "Which colour?" not in page.content()  # a text of somebody else, without --payloads
@@ -200,7 +246,7 @@ def test_without_allow_writes_nothing_can_be_changed(terminal: Terminal, page: A
     page.goto(url)
     page.locator("#tools").get_by_text("forecast", exact=True).click()
     assert page.get_by_role("button", name="Read-only").is_disabled()
-    terminal.run("delegate", "writer", "ask", "--task-id", "t-1", code=1)
+    terminal.inside("delegate", "writer", "ask", "--task-id", "t-1", "--as", "planner", code=1)
     page.evaluate("location.hash = 'task/t-1'")
     page.locator("#detail .question", has_text="Which colour?").wait_for()
     assert page.locator("#detail form, #detail button:has-text('Cancel')").count() == 0

@@ -19,6 +19,8 @@ from brokers import ALL_BROKERS, Broker, Mosquitto, password_line
 from brokers.guarded import DynamicSecurity
 from certificates import Authority
 from mqtt_agent import ToolServer
+from mqtt_agent.cli.doctor.namespace import about_namespace
+from mqtt_agent.cli.doctor.picture import Picture
 from mqtt_agent.identity import Roster
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import (
@@ -465,3 +467,14 @@ async def test_limits_that_are_too_small_for_the_largest_card_are_found(terminal
 
 def test_an_unknown_role_is_refused(terminal: Terminal) -> None:
     assert "did you mean 'client'?" in terminal.inside("doctor", "--role", "clinet", code=2).err
+
+
+def test_the_card_of_the_command_line_is_no_card_of_the_dead() -> None:
+    topics = Topics("a2a/v1")
+    picture = Picture(topics)
+    for name in ("mqtt-agent-0123456789", "writer"):
+        picture.take(InboundMessage(topics.agent_card(name), encode(AgentCard(name=name)), retain=True))
+        offline = AgentStatus(name=name, status="offline", timestamp="2026-01-01T00:00:00.000Z")
+        picture.take(InboundMessage(topics.agent_status(name), encode(offline), retain=True))
+    [gone] = [each.message for each in about_namespace(picture, set(), 0) if "offline" in each.message]
+    assert gone == "the cards of writer are there, and their owners are offline"

@@ -44,15 +44,15 @@ def test_verbs_take_the_client_id_of_their_login(terminal: Terminal) -> None:
         terminal.start("serve", "weather", "--replica", "1", *words("weather:1")).says("serves forecast")
         watching = terminal.start("watch", *words("audit"))
         watching.says("watching")
-        said = terminal.run("call", "forecast", "city=Oslo", *words("web", "--as", "web"))
+        said = terminal.inside("call", "forecast", "city=Oslo", *words("web", "--as", "web"))
         assert '"city": "Oslo"' in said.out
         watching.says("forecast")
-        assert terminal.run("agents", *words("planner", "--as", "planner")).out == ""
-        assert "prefer" in terminal.run("tools", "--bound", "always", code=2).err
+        assert terminal.inside("agents", *words("planner", "--as", "planner")).out == ""
+        assert "prefer" in terminal.inside("tools", "--bound", "always", code=2).err
         assert denials(broker.log) == []
 
 
 def test_a_client_id_is_saved_with_a_context(terminal: Terminal) -> None:
-    terminal.run("context", "add", "lab", "--client-id", "web", "--bound", "require")
-    [shown] = terminal.run("context", "list", "--json").lines
+    terminal.inside("context", "add", "lab", "--client-id", "web", "--bound", "require")
+    [shown] = terminal.inside("context", "list", "--json").lines
     assert shown["contexts"]["lab"] == {"client_id": "web", "bound": "require"}

@@ -37,7 +37,7 @@ def terminal(tmp_path: Path) -> Terminal:
 
 
 def test_the_rules_of_a_broker_are_printed_with_their_notes(terminal: Terminal) -> None:
-    said = terminal.run("acl", "roster.toml", "--for", "mosquitto")
+    said = terminal.inside("acl", "roster.toml", "--for", "mosquitto")
     assert "pattern write a2a/v1/tasks/+/results/%u" in said.out
     assert "note: acl_file refuses no subscription" in said.err
     exact = terminal.inside("acl", "write", "roster.toml", "--for", "mosquitto", "--exact")

@@ -33,11 +33,11 @@ def test_a_roster_pins_the_tools_that_each_key_may_offer(terminal: Terminal) -> 
     terminal.write("roster.toml", '[programs.weather]\nkind = "server"\nserves = ["forecast"]\n')
     for name in ("weather", "stranger"):
         PrivateKey.new(name).save(terminal.home / f"{name}.jwk")
-    told = terminal.run("keys", "trust", "trusted.jwks", "weather.jwk", "--roster", "roster.toml").out
+    told = terminal.inside("keys", "trust", "trusted.jwks", "weather.jwk", "--roster", "roster.toml").out
     assert "may offer: forecast" in told
     [key] = TrustedKeys.load(terminal.home / "trusted.jwks")
     assert key.serves == {"forecast"}
-    unknown = terminal.run("keys", "trust", "trusted.jwks", "stranger.jwk", "--roster", "roster.toml", code=2)
+    unknown = terminal.inside("keys", "trust", "trusted.jwks", "stranger.jwk", "--roster", "roster.toml", code=2)
     assert "has no program 'stranger'" in unknown.err
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
 
 import pytest
-from brokers import free_port
+from brokers import find_program, free_port
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from .terminal import PATIENCE, Terminal
@@ -24,6 +26,18 @@ def scrape(url: str) -> dict[str, dict[Labels, float]]:
             labels = tuple(value for _, value in sorted(sample.labels.items()))
             found.setdefault(sample.name, {})[labels] = sample.value
     return found
+
+
+def complaints(url: str) -> str:
+    """What the parser of OpenMetrics and, where it is installed, Prometheus' own linter have against the metrics."""
+    wanted = {"Accept": "application/openmetrics-text;version=1.0.0"}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=wanted), timeout=PATIENCE) as answer:
+        assert len(list(openmetrics_families(answer.read().decode()))) > 5
+    if (promtool := find_program("promtool")) is None:
+        return ""
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        ran = subprocess.run([promtool, "check", "metrics"], input=answer.read(), capture_output=True, check=False)
+    return (ran.stdout + ran.stderr).decode()
 
 
 def until(url: str, holds: Callable[[dict[str, dict[Labels, float]]], bool]) -> dict[str, dict[Labels, float]]:
@@ -56,6 +70,7 @@ def test_a_namespace_is_shown_to_prometheus(terminal: Terminal) -> None:
     assert seen["mqtt_agent_tool_calls_open"] == {("endless",): 1}
     assert seen["mqtt_agent_tasks_total"] == {("writer", "completed"): 1}
     assert seen["mqtt_agent_tasks_open"] == {("writer", "input-required"): 1}
+    assert complaints(url) == ""
     serving.kill()
     until(url, lambda seen: seen["mqtt_agent_replicas"] == {("weather", "offline"): 1})
 

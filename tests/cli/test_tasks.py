@@ -32,13 +32,14 @@ def test_a_task_is_followed_to_its_result(served: Terminal) -> None:
 
 
 def test_a_question_is_answered_by_another_command(served: Terminal) -> None:
-    asked = served.run("delegate", "writer", "ask", "--task-id", "t-1", code=1)
+    me = ("--as", "asker")
+    asked = served.run("delegate", "writer", "ask", "--task-id", "t-1", *me, code=1)
     assert "Which colour?" in asked.err
     assert "mqtt-agent answer t-1 TEXT" in asked.err
-    assert "input-required" in served.run("show", "t-1").out
-    assert served.run("answer", "t-1", "blue", "--follow").out == "you said blue\n"
-    assert "you said blue" in served.run("show", "t-1").out
-    assert "is over" in served.run("cancel", "t-1", code=2).err
+    assert "input-required" in served.inside("show", "t-1", *me).out
+    assert served.run("answer", "t-1", "blue", "--follow", *me).out == "you said blue\n"
+    assert "you said blue" in served.inside("show", "t-1", *me).out
+    assert "is over" in served.inside("cancel", "t-1", *me, code=2).err
 
 
 def test_a_task_is_canceled(served: Terminal) -> None:
@@ -109,7 +110,7 @@ async def test_the_members_of_a_pool_are_listed_and_who_has_which_task(terminal:
 
 
 def test_an_unknown_task_is_told(terminal: Terminal) -> None:
-    said = terminal.run("show", "nothing", code=1).err
+    said = terminal.inside("show", "nothing", "--as", "asker", code=1).err
     assert "Next: list the tasks" in said
     assert "peer=" not in said  # what a program would do
 

@@ -10,7 +10,7 @@ from .terminal import Terminal
 def test_functions_of_a_module_are_served_listed_shown_and_called(terminal: Terminal) -> None:
     serving = terminal.start("serve", "weather")
     serving.says("serves forecast, slow, endless, broken")
-    listed = terminal.run("tools").out
+    listed = terminal.inside("tools").out
     assert "forecast" in listed
     assert "Weather forecast for a city." in listed
     assert {card["tool"] for card in terminal.inside("tools", "--json").lines} == {
@@ -21,9 +21,9 @@ def test_functions_of_a_module_are_served_listed_shown_and_called(terminal: Term
     }
     assert "city" in terminal.inside("tools", "forecast").out
     assert terminal.inside("servers", "--json").lines[0]["name"] == "weather"
-    said = terminal.run("call", "forecast", "city=5", "days=2", "tags=a", "tags=b", "--json")
+    said = terminal.inside("call", "forecast", "city=5", "days=2", "tags=a", "tags=b", "--json")
     assert said.lines[-1]["result"] == {"city": "5", "days": 2, "tags": ["a", "b"]}
-    said = terminal.run("call", "forecast", "-a", "-", "days:=7", stdin='{"city": "Oslo", "days": 1}', code=0)
+    said = terminal.inside("call", "forecast", "-a", "-", "days:=7", stdin='{"city": "Oslo", "days": 1}', code=0)
     assert '"days": 7' in said.out
     terminal.write("city.txt", "Bergen")
     terminal.write("all.json", '{"city": "Kiel"}')
@@ -109,17 +109,6 @@ def test_what_cannot_be_served_is_told_with_exit_code_2(
     assert message in terminal.inside(*words, code=2).err
 
 
-def test_without_a_broker_the_exit_code_is_3(terminal: Terminal, url_of_nobody: str) -> None:
-    for run, verb in (
-        *((terminal.inside, (verb,)) for verb in ("tools", "agents", "watch", "console", "metrics", "bench", "forget")),
-        (terminal.inside, ("call", "x")),
-        (terminal.run, ("delegate", "x", "y")),
-        (terminal.run, ("serve", "weather")),
-    ):
-        said = run(*verb, code=3, MQTT_AGENT_BROKER=url_of_nobody)
-        assert "Next: start a broker with 'mqtt-agent broker'" in said.err
-
-
 def test_what_is_offline_is_forgotten_after_asking(terminal: Terminal) -> None:
     serving = terminal.start("serve", "weather")
     serving.says("serves")
@@ -140,7 +129,7 @@ def test_the_traffic_is_shown_without_what_may_be_secret(served: Terminal) -> No
     watching.says("watching")
     open_watching = served.start("watch", "--payloads", "--json", "--retained")
     open_watching.says("/mcp/tools/forecast/card")
-    served.run("call", "forecast", "city=Oslo", "--as", "me")
+    served.inside("call", "forecast", "city=Oslo", "--as", "me")
     seen = watching.says("status=ok")
     assert "call      forecast client=me" in seen
     assert "Oslo" not in seen
@@ -153,7 +142,7 @@ def test_the_traffic_is_shown_without_what_may_be_secret(served: Terminal) -> No
 
 
 def test_calls_are_measured_and_leave_nothing_behind(terminal: Terminal) -> None:
-    line = terminal.run("bench", "--calls", "20", "--at-once", "2", "--json").lines[0]
+    line = terminal.inside("bench", "--calls", "20", "--at-once", "2", "--json").lines[0]
     assert line["at_once"] == 2
     assert line["calls_per_second"] > 0
     assert terminal.inside("tools", "--all", "--json").out == ""
@@ -177,5 +166,5 @@ server.run()
     )
     serving = terminal.start("serve", "program.py")
     serving.says("serves answer")
-    assert terminal.run("call", "answer").out == "42\n"
+    assert terminal.inside("call", "answer").out == "42\n"
     assert serving.interrupt() == 0

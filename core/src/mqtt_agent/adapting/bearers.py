@@ -146,7 +146,10 @@ def read_identities(path: Path) -> list[Identity]:
         ValueError: The file is no such JSON.
         OSError: The file cannot be read.
     """
-    value: Any = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(value, dict) or not all(isinstance(each, dict) for each in cast("Any", value).values()):
         raise ValueError(f'{path} must hold a JSON object such as {{"alice": {{"bearer": "..."}}}}')
     found = list[Identity]()

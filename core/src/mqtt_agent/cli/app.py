@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from mqtt_agent.cli import (
     auditing,
@@ -29,6 +31,7 @@ from mqtt_agent.cli import (
     tasks,
     watching,
 )
+from mqtt_agent.cli.output import INTERRUPTED, WRONG_USAGE, Output
 from mqtt_agent.version import __version__
 
 __all__ = ["make_app", "run"]
@@ -36,10 +39,33 @@ __all__ = ["make_app", "run"]
 _GROUP = "mqtt_agent.commands"
 
 
+class _Root(TyperGroup):
+    """All verbs. With ``--json``, a command line that cannot be understood is told as JSON too."""
+
+    def main(self, args: Any = None, *more: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        words: list[str] = sys.argv[1:] if args is None else list(args)
+        own = words[: words.index("--")] if "--" in words else words
+        if not standalone_mode or "--json" not in own:
+            return super().main(args, *more, standalone_mode=standalone_mode, **options)
+        try:
+            code = super().main(words, *more, standalone_mode=False, **options)
+        except typer.Abort:
+            code = INTERRUPTED
+        except Exception as error:
+            explain: Callable[[], str] | None = getattr(error, "format_message", None)  # only of errors of the parser
+            if explain is None:
+                raise
+            about = {"type": "UsageError", "message": explain(), "next": "see mqtt-agent VERB --help"}
+            Output(machine=True).json({"error": about})
+            code = WRONG_USAGE
+        sys.exit(code or 0)
+
+
 def make_app() -> typer.Typer:
     """Make the command line with all verbs that are installed."""
     app = typer.Typer(
         name="mqtt-agent",
+        cls=_Root,
         help="Tools and agents over an MQTT 5 broker: start a broker, serve, look around, call, delegate.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -14,7 +14,7 @@ from typing import IO, Annotated, Any, cast
 import typer
 
 from mqtt_agent.cli.settings import UsageError
-from mqtt_agent.cli.verbs import Session, group_with_default, verb
+from mqtt_agent.cli.verbs import Session, group_with_default, verb, while_connected
 from mqtt_agent.endpoints.screen import why_unproven
 from mqtt_agent.endpoints.trail import line_about
 from mqtt_agent.identity import Audit
@@ -85,7 +85,7 @@ async def listen(
     await connection.start()
     try:
         session.out.note(f"keeping {topics.namespace}/# of {session.settings.url} in {file}; Ctrl-C ends", "dim")
-        await ended
+        await while_connected(connection, ended)
     finally:
         await connection.stop()
 
@@ -185,4 +185,5 @@ def _identity(trusted: Path) -> MessageIdentity:
     except ImportError as error:
         raise UsageError(str(error)) from error
     except (ValueError, OSError) as error:
-        raise UsageError(f"{trusted} cannot be used: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{trusted} cannot be used: {why}; name a JWKS file, as keys trust makes it") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mqtt_agent.cli.settings import UsageError, read_secret
+from mqtt_agent.cli.settings import UsageError, read_secret, usage_error
 
 if TYPE_CHECKING:
     from mqtt_agent.adapting.bearers import Identity
@@ -58,7 +58,7 @@ def identities_of(
             token = None if bearer_file is None else read_secret(Path(bearer_file))
             identities = [Identity(name, token, client_id=client_id)]
     except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     if not identities[0].proofs and not is_loopback(host):
         what = f"other machines can reach {host}, so {clients} need a token"
         raise UsageError(f"{what}: add --bearer-file FILE or --callers FILE")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mqtt_agent.cli.output import ANSWER_WAS_ERROR
-from mqtt_agent.cli.people import looking_at_peers
+from mqtt_agent.cli.people import looking_at_peers, read_line
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.suggestions import did_you_mean
@@ -48,7 +48,7 @@ async def forget(
             session.out.note("nothing is offline, so there is nothing to forget")
             return 0
         session.out.note("cards of: " + ", ".join(chosen))
-        if not yes and not typer.confirm("Remove these cards?", err=True):
+        if not yes and not await _agreed(session):
             return ANSWER_WAS_ERROR
         for name, cards in chosen.items():
             for topic in cards:
@@ -57,6 +57,11 @@ async def forget(
                 session.out.json({"forgotten": name})
     session.out.note(f"forgotten: {len(chosen)}")
     return 0
+
+
+async def _agreed(session: Session) -> bool:
+    session.out.ask("Remove these cards? [y/N] ")
+    return (await read_line()).strip().lower() in ("y", "yes")
 
 
 async def _look(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.settings import UsageError, usage_error
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import InvalidIdentifier
 from mqtt_agent.identity import Roster
@@ -88,7 +88,7 @@ def trust(
             known.replace(key)
         known.save(trusted)
     except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     for key in added:
         _tell(session, key)
     session.out.note(f"{trusted} has {len(known)} keys")

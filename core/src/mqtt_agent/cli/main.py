@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 
 __all__ = ["main"]
@@ -23,6 +24,10 @@ def main() -> None:
             f"mqtt-agent: the package {missing[0]} is missing.\nNext: pip install 'mqtt-agent[cli]'", file=sys.stderr
         )
         sys.exit(2)
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the imports take a moment, and Ctrl-C must be quiet there too
     from mqtt_agent.cli.app import run  # needs the packages
 
+    signal.signal(signal.SIGINT, interrupt)
     run(sys.argv[1:])

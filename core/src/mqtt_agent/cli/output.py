@@ -144,6 +144,11 @@ class Output:
             self._end_line()
             self.err.print(Text(printable(text), style=style), soft_wrap=True)
 
+    def ask(self, text: str) -> None:
+        """Print a question on the standard error. The answer is typed in the same line."""
+        self._end_line()
+        self.err.print(Text(printable(text)), end="", soft_wrap=True)
+
     def error(self, error: BaseException, settings: Settings | None) -> int:
         """Print an error, and return the exit code that belongs to the error."""
         self._end_line()
@@ -156,7 +161,8 @@ class Output:
             self.json({"error": {**about, **{name: value for name, value in more.items() if value is not None}}})
             return code
         if isinstance(error, MQTTAgentError):
-            for line in message_lines(error, colors=False)[: -1 if following else None]:
+            lines = message_lines(error, colors=False)
+            for line in lines[:-1] if next_step(error) is not None else lines:  # without what a program would do
                 self.err.print(Text(printable(_FOR_PROGRAMS.sub("", line)), style="red"), soft_wrap=True)
         else:
             expected = isinstance(error, (UsageError, ImportError, OSError))

@@ -1,9 +1,14 @@
-"""Who a verb is in the namespace: somebody who only looks, or an agent whose tasks can be found again."""
+"""Who a verb is in the namespace: somebody who only looks, or an agent whose tasks can be found again.
+
+Also the line that a person types at the terminal.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import sys
 import uuid
 from collections.abc import AsyncGenerator
 
@@ -17,7 +22,7 @@ from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, Topics
 
-__all__ = ["looking_at_peers", "requester"]
+__all__ = ["looking_at_peers", "read_line", "requester"]
 
 _MAX_PEERS = 10_000
 
@@ -71,3 +76,22 @@ def requester(session: Session, *, again: bool = False) -> Agent:
             "answer or cancel there, end that process (its tasks go on), or give each terminal a name with --as NAME"
         )
     return session.agent(name)
+
+
+async def read_line() -> str:
+    """Read a line from the terminal, with its end. An empty text is the end of the input.
+
+    No thread waits for the line where the event loop can do so: such a thread would hold a lock of the standard input
+    when Ctrl-C ends the process. A call that blocks the loop would hear only the second Ctrl-C.
+    """
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(sys.stdin.fileno(), readable.set)
+    except (NotImplementedError, OSError):  # on Windows, or the input is a file
+        return await loop.run_in_executor(None, sys.stdin.readline)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline()

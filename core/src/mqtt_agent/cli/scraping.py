@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mqtt_agent.cli.settings import UsageError
-from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.cli.verbs import Session, verb, while_connected
 from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized
 from mqtt_agent.wire import Topics
 
@@ -62,7 +62,7 @@ async def metrics(
                 session.out.json({"metrics": url})
             else:
                 session.out.text(f"Prometheus reads {url}")
-            await asyncio.Event().wait()
+            await while_connected(connection, asyncio.Event().wait())
         finally:
             server.shutdown()
             server.server_close()

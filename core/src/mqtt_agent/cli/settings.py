@@ -15,12 +15,13 @@ from platformdirs import user_config_path
 
 from mqtt_agent.display.suggestions import did_you_mean
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Credentials, Password, Token
+from mqtt_agent.transport.tls import tls_context
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import DEFAULT_NAMESPACE
 
 tomllib: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
-__all__ = ["CONTEXT_KEYS", "Contexts", "Settings", "UsageError", "read_secret"]
+__all__ = ["CONTEXT_KEYS", "Contexts", "Settings", "UsageError", "read_secret", "usage_error"]
 
 CONTEXT_KEYS: tuple[str, ...] = (
     "broker",
@@ -44,6 +45,13 @@ _NAMESPACE = "MQTT_AGENT_NAMESPACE"
 
 class UsageError(Exception):
     """The command line cannot be carried out as it was written. The message says why, and what to do next."""
+
+
+def usage_error(error: Exception) -> UsageError:
+    """The error of the command line that another error stands for, for example because of a file that is missing."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return UsageError(f"the file {error.filename} cannot be opened: {error.strerror}")
+    return UsageError(str(error))
 
 
 @dataclass(frozen=True)
@@ -86,16 +94,16 @@ class Settings:
             return None if value is None else str(value)
 
         try:
-            tls = TLS(setting("ca"), setting("certificate"), setting("key"))
+            tls = _tls(setting("ca"), setting("certificate"), setting("key"))
             place = BrokerSettings(
                 setting("broker", "MQTT_AGENT_BROKER"),
                 setting("namespace", _NAMESPACE) or DEFAULT_NAMESPACE,
                 _credentials(setting("user"), setting("password_file"), setting("token_file")),
-                None if tls == TLS() else tls,
+                tls,
                 cast(Bound, setting("bound") or "prefer"),
             )
         except (ValueError, OSError) as error:
-            raise UsageError(str(error)) from error
+            raise usage_error(error) from error
         explicit = frozenset(name for name in given if name in CONTEXT_KEYS)
         return cls(
             place, setting("as"), bool(given.get("json")), bool(given.get("debug")), explicit, setting("client_id")
@@ -109,6 +117,21 @@ class Settings:
     def url(self) -> str:
         """The broker's URL without a password; several URLs with commas between them."""
         return ",".join(map(str, BrokerURL.parse_all(self.place.broker)))
+
+
+def _tls(ca: str | None, certificate: str | None, key: str | None) -> TLS | None:
+    """The files for TLS. A file that is no good is an error of the command line, and not of the first connect."""
+    paths = [each for each in (ca, certificate, key) if each is not None]
+    if not paths:
+        return None
+    if key is not None and certificate is None:
+        raise UsageError("a private key needs its certificate: add --certificate FILE")
+    for path in paths:
+        with open(path, "rb"):
+            pass  # the errors of the TLS library do not name the file
+    tls = TLS(ca, certificate, key)
+    tls_context(tls)
+    return tls
 
 
 def _credentials(user: str | None, password_file: str | None, token_file: str | None) -> Credentials | None:

@@ -13,7 +13,7 @@ import typer
 from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.cli.calling import Live
-from mqtt_agent.cli.people import requester
+from mqtt_agent.cli.people import read_line, requester
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.values import json_from
 from mqtt_agent.cli.verbs import Session, verb
@@ -155,7 +155,7 @@ async def _follow(session: Session, handle: TaskHandle) -> None:
             if not session.out.machine and sys.stdin.isatty():
                 live.pause()
                 session.out.note(question, "bold")
-                line = await _read_line()
+                line = await read_line()
             if not line:  # there is no terminal, or the person has ended the input with Ctrl-D
                 raise unanswerable(handle, question, f"Answer with: mqtt-agent answer {handle.task_id} TEXT --follow")
             return line.rstrip("\n")
@@ -165,25 +165,6 @@ async def _follow(session: Session, handle: TaskHandle) -> None:
         session.out.json(_summary(handle))
     else:
         session.out.value(result)
-
-
-async def _read_line() -> str:
-    """Read a line from the terminal, with its end. An empty text is the end of the input.
-
-    No thread waits for the line where the event loop can do so: such a thread would hold a lock of the standard input
-    when Ctrl-C ends the process.
-    """
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    try:
-        loop.add_reader(sys.stdin.fileno(), readable.set)
-    except NotImplementedError:  # on Windows
-        return await loop.run_in_executor(None, sys.stdin.readline)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
-    return sys.stdin.readline()
 
 
 async def _next_event(handle: TaskHandle, patience: float | None = 2.0) -> None:

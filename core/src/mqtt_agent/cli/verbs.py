@@ -7,8 +7,9 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
@@ -18,9 +19,12 @@ from typer.core import TyperGroup
 from mqtt_agent.agents import Agent
 from mqtt_agent.cli.output import INTERRUPTED, Output
 from mqtt_agent.cli.settings import Settings
+from mqtt_agent.display.suggestions import did_you_mean
+from mqtt_agent.errors import TransportError
 from mqtt_agent.tools import ToolClient
+from mqtt_agent.transport import Connection
 
-__all__ = ["SHARED", "Session", "group_with_default", "verb"]
+__all__ = ["SHARED", "Session", "group_with_default", "verb", "while_connected"]
 
 _CONNECTION = "Connection"
 
@@ -106,10 +110,14 @@ def group_with_default(name: str) -> type[TyperGroup]:
 
     class Group(TyperGroup):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            named = args and (args[0] in self.commands or args[0] in ("-h", "--help"))
+            named = args and (args[0] in self.commands or args[0] in ("-h", "--help") or self._is_typo(args[0]))
             if not named and (args or not self.no_args_is_help):
                 args = [name, *args]
             return super().parse_args(ctx, args)
+
+        def _is_typo(self, word: str) -> bool:
+            """Whether a word is meant to be a verb, and is neither a verb nor a file."""
+            return bool(did_you_mean(word, self.commands)) and not os.path.exists(word)
 
     return Group
 
@@ -157,6 +165,35 @@ def verb(
         return function
 
     return decorate
+
+
+async def while_connected(connection: Connection, work: Awaitable[object]) -> None:
+    """Wait for a coroutine or a future until it ends, or until the connection has failed for good.
+
+    Args:
+        connection: A started connection.
+        work: The coroutine or the future.
+
+    Raises:
+        TransportError: Why the connection has failed, for example because another process took over its session.
+    """
+    working = asyncio.ensure_future(work)
+    failures: list[TransportError] = []
+
+    def fail(error: TransportError) -> None:
+        failures.append(error)
+        working.cancel()
+
+    connection.on_failed.append(fail)
+    try:
+        await working
+    except asyncio.CancelledError:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        connection.on_failed.remove(fail)
+        working.cancel()
 
 
 def _carry_out(function: Callable[[Session], Any], options: dict[str, Any]) -> int:

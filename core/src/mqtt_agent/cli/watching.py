@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.cli.output import Output
+from mqtt_agent.cli.verbs import Session, verb, while_connected
 from mqtt_agent.display.html import one_line
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import InboundMessage
@@ -50,27 +51,34 @@ async def watch(
         except asyncio.QueueFull:
             dropped += 1
 
+    async def show() -> None:
+        nonlocal dropped
+        while True:
+            line = described(topics, await arrived.get(), payloads)
+            if dropped:
+                session.out.note(f"{dropped} messages came too fast and are not shown", "red")
+                dropped = 0
+            if not only or any(word in " ".join(line.values()) for word in only):
+                _tell(session.out, line)
+
     name = session.settings.name or "watch"
     connection = session.settings.place.connection(session.settings.client_id_of(name), session_expiry=0)
     await connection.start()
     try:
         await connection.subscribe(f"{topics.namespace}/#", on_message, qos=0, snapshot=retained)
         session.out.note(f"watching {topics.namespace}/# at {session.settings.url}; Ctrl-C ends", "dim")
-        while True:
-            line = described(topics, await arrived.get(), payloads)
-            if dropped:
-                session.out.note(f"{dropped} messages came too fast and are not shown", "red")
-                dropped = 0
-            if only and not any(word in " ".join(map(str, line.values())) for word in only):
-                continue
-            if session.out.machine:
-                session.out.json(line)
-            else:
-                words = " ".join(f"{value}" for key, value in line.items() if key not in ("time", "kind", "topic"))
-                style = next((style for word, style in _STYLES.items() if word in words), "")
-                session.out.text(f"{line['time'][11:]} {line['kind']:<9} {words}", style)
+        await while_connected(connection, show())
     finally:
         await connection.stop(end_session=True)
+
+
+def _tell(out: Output, line: dict[str, str]) -> None:
+    if out.machine:
+        out.json(line)
+        return
+    words = " ".join(value for key, value in line.items() if key not in ("time", "kind", "topic"))
+    style = next((style for word, style in _STYLES.items() if word in words), "")
+    out.text(f"{line['time'][11:]} {line['kind']:<9} {words}", style)
 
 
 def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from mqtt_agent.cli.doors import identities_of, parse_header
-from mqtt_agent.cli.settings import UsageError, read_secret
+from mqtt_agent.cli.settings import UsageError, read_secret, usage_error
 from mqtt_agent.cli.verbs import Session, verb
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ async def serve(
             **place,
         )
     except (ValueError, OSError, ImportError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     async with gateway:
         scheme = "http" if tls_cert is None else "https"
         session.out.note(f"serves A2A clients at {scheme}://{host}:{port}/agents/NAME; Ctrl-C stops it")
         try:
             await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc)
         except (OSError, ImportError) as error:
-            raise UsageError(str(error)) from error
+            raise usage_error(error) from error
     return 0
 
 
@@ -126,7 +126,9 @@ def _tls(certificate: str | None, key: str | None, client_ca: str | None) -> Ser
         if (certificate, key, client_ca) != (None, None, None):
             raise UsageError("TLS needs both --tls-cert and --tls-key")
         return None
-    return ServerTLS(certificate, key, client_ca)
+    server = ServerTLS(certificate, key, client_ca)
+    server.check()
+    return server
 
 
 async def join(
@@ -164,6 +166,6 @@ async def join(
         trust = card_trust or ()
         remote = await RemoteAgent.at(url, agent_id, headers=headers, login=proofs, trust=trust, store=store, **place)
     except (OSError, ValueError, ImportError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))
     return 0

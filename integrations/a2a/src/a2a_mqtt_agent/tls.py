@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,28 @@ class ServerTLS:
     certificate: str | PathLike[str]
     key: str | PathLike[str]
     client_ca: str | PathLike[str] | None = None
+
+    def check(self) -> None:
+        """Read the files, so that a mistake is found before the gateway listens.
+
+        Raises:
+            ValueError: The files have no certificate with its private key, or no authority, as PEM.
+            OSError: A file cannot be read.
+        """
+        for path in (self.certificate, self.key, self.client_ca):
+            if path is not None:
+                Path(path).read_bytes()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            names = f"{os.fspath(self.certificate)} and {os.fspath(self.key)}"
+            raise ValueError(f"{names} are no certificate with its private key (PEM): {error}") from error
+        if self.client_ca is not None:
+            try:
+                context.load_verify_locations(self.client_ca)
+            except ssl.SSLError as error:
+                raise ValueError(f"{os.fspath(self.client_ca)} has no certificates (PEM): {error}") from error
 
     def for_uvicorn(self) -> dict[str, Any]:
         """The arguments of a ``uvicorn.Config``."""

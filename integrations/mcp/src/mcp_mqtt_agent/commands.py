@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from mqtt_agent.agents import Agent
 from mqtt_agent.cli.doors import identities_of, parse_header
-from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.settings import UsageError, usage_error
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
@@ -72,8 +72,10 @@ async def bridge(
     )
     try:
         await made.run(lambda: session.out.note(f"{name} serves {len(made.server.tools)} tools; Ctrl-C stops it"))
+    except MQTTAgentError:
+        raise
     except ConnectionError as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     return 0
 
 
@@ -159,11 +161,11 @@ async def _over_http(
     try:
         faces = HTTPFaces(identities, make_client, host=host, allowed=allowed, timeout=timeout)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     session.out.note(f"serves MCP clients at http://{host}:{port}/mcp; Ctrl-C stops it")
     try:
         await serve_http(faces, host, port)
     except MQTTAgentError:
         raise
     except OSError as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error

@@ -21,8 +21,8 @@ __all__ = ["Model"]
 _LINES = 300
 _EVERY = 0.25
 """Seconds between two updates. A page gets at most four updates in a second, however many messages there are."""
-_LOAD_EVERY = 5.0
-"""Seconds after which the load of the replicas is sent again when nothing happens."""
+_LOAD_EVERY = 2.0
+"""Seconds after which the load of the replicas, and a lost broker, are sent when nothing happens."""
 _BEHIND = 40
 """How many updates may wait for a page. A page that is further behind is disconnected, and connects again."""
 _CANCELED = "error=canceled"
@@ -54,6 +54,7 @@ class Model:
         self._changed = asyncio.Event()
         self._stale: set[str] = set()
         self._sent: dict[str, Rows] = {name: {} for name in _LISTS}
+        self._broker = connection.connected
         self._pages: set[queue.Queue[str | None]] = set()
 
     async def run(self) -> None:
@@ -71,8 +72,9 @@ class Model:
             lines = list(self._new)
             self._new.clear()
             changes = self._changes()
-            if self._pages and (lines or changes):
-                update = json.dumps({"changes": changes, "lines": lines}, default=str)
+            before, self._broker = self._broker, self._connection.connected
+            if self._pages and (lines or changes or before != self._broker):
+                update = json.dumps({"broker": self._broker, "changes": changes, "lines": lines}, default=str)
                 for page in tuple(self._pages):
                     self._send(page, update)
             await asyncio.sleep(_EVERY)
@@ -81,7 +83,8 @@ class Model:
         """Add a page. Its queue begins with everything, then come the updates. None ends it."""
         page: queue.Queue[str | None] = queue.Queue(_BEHIND)
         lines = list(self._lines)[: len(self._lines) - len(self._new)]  # the new lines come with the next update
-        page.put_nowait(json.dumps({"about": self._about, "changes": self._sent, "lines": lines}, default=str))
+        everything = {"about": self._about, "broker": self._broker, "changes": self._sent, "lines": lines}
+        page.put_nowait(json.dumps(everything, default=str))
         self._pages.add(page)
         return page
 

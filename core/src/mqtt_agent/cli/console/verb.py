@@ -15,9 +15,9 @@ from mqtt_agent.cli.console.model import Model
 from mqtt_agent.cli.console.writing import Writer
 from mqtt_agent.cli.output import Output
 from mqtt_agent.cli.settings import UsageError
-from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.cli.verbs import Session, verb, while_connected
 from mqtt_agent.errors import MQTTAgentError
-from mqtt_agent.transport import BrokerSettings
+from mqtt_agent.transport import BrokerSettings, Connection
 from mqtt_agent.wire import Topics
 
 __all__ = ["add_to", "show_console"]
@@ -88,14 +88,16 @@ async def show_console(
     model = Model(connection, topics, {**about, "payloads": payloads}, payloads=payloads, own=own)
     writer = Writer(place, own, model) if own is not None else None
     try:
-        await _serve(out, listen, port, model, writer)
+        await _serve(out, connection, listen, port, model, writer)
     finally:
         if writer is not None:
             await writer.stop()
         await connection.stop(end_session=True)
 
 
-async def _serve(out: Output, listen: str, port: int, model: Model, writer: Writer | None) -> None:
+async def _serve(
+    out: Output, connection: Connection, listen: str, port: int, model: Model, writer: Writer | None
+) -> None:
     from mqtt_agent.cli.console.web import Site, WebServer  # imports http.server, which no other verb needs
 
     loop = asyncio.get_running_loop()
@@ -129,6 +131,6 @@ async def _serve(out: Output, listen: str, port: int, model: Model, writer: Writ
                     await writer.start()
                 except MQTTAgentError as error:
                     out.note(f"the tasks that an earlier console has given are not followed: {error}", "red")
-            await following
+            await while_connected(connection, following)
         finally:
             following.cancel()

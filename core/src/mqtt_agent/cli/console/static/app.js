@@ -1,6 +1,6 @@
 // The live page: it gets everything once, then what has changed.
 import { follow } from "./ask.js";
-import { address, at, filled, linked, made, pool, presence, seconds, status } from "./dom.js";
+import { address, at, filled, linked, made, named, pool, presence, seconds, status } from "./dom.js";
 import { detail, place } from "./detail.js";
 import { picture } from "./sequence.js";
 
@@ -44,7 +44,7 @@ function servers() {
   const lines = [];
   for (const [name, replicas] of [...names].sort()) {
     const up = replicas.filter((each) => each.status === "online").length;
-    const group = [filled("span", made("strong", name), ` ${up} of ${replicas.length} online`), "", String(Math.max(...replicas.map((each) => each.running))),
+    const group = [filled("span", filled("strong", named(name)), ` ${up} of ${replicas.length} online`), "", String(Math.max(...replicas.map((each) => each.running))),
       "", [...new Set(replicas.flatMap((each) => each.tools))].join(", ")];
     group.group = true;
     lines.push(group);
@@ -63,7 +63,7 @@ const DRAW = {
   tools() {
     const rows = [...lists.tools.values()];
     table("tools", ["tool", "status", "server", "-description"], rows.filter(fits).sort(first).map(
-      (each) => [linked("tool", each.name), presence(each), each.server, each.description]), rows, online(rows));
+      (each) => [linked("tool", each.name), presence(each), named(each.server), each.description]), rows, online(rows));
   },
   agents() {
     const rows = [...lists.agents.values()];
@@ -73,14 +73,14 @@ const DRAW = {
   tasks() {
     const rows = [...lists.tasks.values()], asking = rows.filter((each) => each.asks).length;
     table("tasks", ["task", "from", "to", "state", "-progress", "-about"], rows.filter(fits).sort((a, b) => b.asks - a.asks || latest(a, b)).map(
-      (each) => [short(linked("task", each.id, each.id.slice(0, 8))), each.sender, each.to,
+      (each) => [short(linked("task", each.id, each.id.slice(0, 8))), named(each.sender), named(each.to),
         each.asks ? linked("task", each.id, "asks a question") : status(each.error || each.state || "unknown", each.state), each.progress, each.title]),
       rows, `${rows.length} seen` + (asking ? `, ${asking} waiting for an answer` : ""));
   },
   calls() {
     const rows = [...lists.calls.values()], running = rows.filter((each) => each.state === "working").length;
     table("calls", ["tool", "client", "state", "took", "-server"], rows.filter(fits).sort(latest).map(
-      (each) => [linked("call", each.id, each.tool), each.client, status(each.error || each.state, each.state), seconds(each.seconds), each.server]),
+      (each) => [linked("call", each.id, each.tool), named(each.client), status(each.error || each.state, each.state), seconds(each.seconds), named(each.server)]),
       rows, `${rows.length} seen` + (running ? `, ${running} running` : ""));
   },
 };
@@ -155,8 +155,13 @@ function concerned(changes) {
   return (kind === "task" || kind === "call") && [...Object.entries(changes[kind + "s"] ?? {})].some(([key, row]) => key === name || row?.id === name);
 }
 
+const LINKS = {
+  refused: "open the address that mqtt-agent console has printed",
+  lost: "the console has lost the broker, and tries to reach it again",
+};
+
 function tell(link) {
-  at("link").textContent = link === "refused" ? "open the address that mqtt-agent console has printed" : link;
+  at("link").textContent = LINKS[link] ?? link;
   at("link").className = link === "live" ? "online" : "fault";
 }
 
@@ -167,6 +172,7 @@ function take(said) {
     for (const each of Object.values(lists)) each.clear();
     events = []; faults = []; lines = [];
   }
+  tell(said.broker ? "live" : "lost");
   apply(said.changes);
   if (said.lines.length) add(said.lines);
   if (said.about) {

@@ -43,7 +43,6 @@ export async function follow(take, tell) {
     try {
       const answer = await ask("/events");
       if (answer.ok) {
-        tell("live");
         await readUpdates(answer, take);
       } else if (answer.status === 403 && used === token) {
         tell("refused");

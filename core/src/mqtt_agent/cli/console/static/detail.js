@@ -58,7 +58,7 @@ async function toolPage(box, name, context) {
   said.id = "result";
   const row = context.lists.tools.get(name);
   box.replaceChildren(head(name, row ? presence(row) : null, " ", made("span", row ? `server ${row.server}` : "", "muted")),
-    made("p", tool.description), fields, said);
+    made("p", tool.description), fields, said, filled("details", made("summary", "schema"), made("pre", JSON.stringify(tool.schema, null, 2))));
 }
 
 function agentPage(box, name, context) {
@@ -140,7 +140,7 @@ async function workPage(box, kind, name, context) {
   if (item === null) return box.replaceChildren(head(name), made("p", "Not seen since the console was started."));
   if (shown !== key || !parts.head?.isConnected) {
     shown = key;
-    parts = { head: made("div"), ask: made("div"), body: made("div") };
+    parts = { head: made("div"), ask: made("div", undefined, "ask"), body: made("div") };
     parts.asked = "";
     box.replaceChildren(parts.head, parts.ask, parts.body);
     parts.share = share();

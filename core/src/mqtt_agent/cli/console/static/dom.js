@@ -21,10 +21,19 @@ export function drawn(tag, attributes, text) {
   return node;
 }
 
+const NAME = 60;
+
+// A name in a list. A long one is cut, and shown whole when the pointer rests on it.
+export function named(name) {
+  const node = made("span", cut(String(name ?? ""), NAME));
+  node.title = name ?? "";
+  return node;
+}
+
 export const address = (kind, name) => "#" + kind + "/" + encodeURIComponent(name);
 
 export function linked(kind, name, text) {
-  const link = made("a", text ?? name);
+  const link = made("a", cut(String(text ?? name), NAME));
   link.title = name;
   link.href = address(kind, name);
   return link;
@@ -41,6 +50,17 @@ export function status(word, kind) {
 
 export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
 export const pool = (row) => row.pool ? made("span", " pool", "muted") : null;
-export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
-export const cut = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
+export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Extended_Pictographic}\u3000-\u303f\uff01-\uff60]/u;
+
+// A text that takes at most so many columns: a character of Chinese, Japanese or Korean and an emoji take two.
+export function cut(text, most) {
+  let columns = 0, short = "";
+  for (const each of text) {
+    columns += WIDE.test(each) ? 2 : 1;
+    if (columns > most) return short + "…";
+    if (columns < most) short += each;
+  }
+  return text;
+}
 export const seconds = (number) => number === undefined || number === null ? "" : number < 10 ? number.toFixed(2) + " s" : Math.round(number) + " s";

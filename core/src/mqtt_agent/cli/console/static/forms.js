@@ -2,31 +2,60 @@
 import { ask } from "./ask.js";
 import { made } from "./dom.js";
 
-function control(schema) {
-  if (Array.isArray(schema.enum)) {
-    const input = made("select");
-    input.append(made("option", ""));
-    for (const each of schema.enum) {
-      const option = made("option", typeof each === "string" ? each : JSON.stringify(each));
-      option.value = JSON.stringify(each);
-      input.append(option);
-    }
-    return [input, "json"];
+const DEPTH = 4, LEVELS = 2, MOST = 8;
+
+function definition(root, address) {
+  const keys = address.startsWith("#/") ? address.slice(2).split("/") : [];
+  return keys.reduce((found, key) => Object.hasOwn(Object(found), key) ? found[key] : undefined, root);
+}
+
+// What a schema means: the definition behind a "$ref", and the one kind of a value that may also be null.
+function meant(schema, root, depth = DEPTH) {
+  if (schema === null || typeof schema !== "object" || depth === 0) return {};
+  const ways = schema.anyOf ?? schema.oneOf ?? schema.allOf;
+  const real = Array.isArray(ways) ? ways.filter((each) => each?.type !== "null") : [];
+  const behind = typeof schema.$ref === "string" ? definition(root, schema.$ref) : real.length === 1 ? real[0] : undefined;
+  const whole = behind === undefined ? { ...schema } : { ...meant(behind, root, depth - 1), ...schema };
+  const kinds = Array.isArray(whole.type) ? whole.type.filter((each) => each !== "null") : [whole.type];
+  return { ...whole, type: kinds.length === 1 ? kinds[0] : undefined };
+}
+
+// A value of the right form, for a person to change.
+function example(schema, root, levels = LEVELS) {
+  const each = meant(schema, root), inner = (of) => example(of, root, levels - 1);
+  if (each.default !== undefined) return each.default;
+  if (Array.isArray(each.enum)) return each.enum[0];
+  if (each.type === "array") return levels ? [inner(each.items)] : [];
+  const names = Object.entries(Object(each.properties)).slice(0, levels ? MOST : 0);
+  if (each.type === "object") return Object.fromEntries(names.map(([name, of]) => [name, inner(of)]));
+  return { string: "", integer: 0, number: 0, boolean: false }[each.type] ?? null;
+}
+
+function choice(values, preset) {
+  const input = made("select");
+  input.append(made("option", preset === undefined ? "" : `default: ${preset}`));
+  input.firstChild.value = "";
+  for (const each of values) {
+    const option = made("option", typeof each === "string" ? each : JSON.stringify(each));
+    option.value = JSON.stringify(each);
+    input.append(option);
   }
-  if (schema.type === "boolean") {
-    const input = made("select");
-    input.append(made("option", ""), made("option", "true"), made("option", "false"));
-    return [input, "json"];
-  }
-  if (schema.type === "string") return [made(schema.long ? "textarea" : "input"), "string"];
-  const input = made(schema.type === "integer" || schema.type === "number" ? "input" : "textarea");
-  input.placeholder = schema.type === "integer" || schema.type === "number" ? "number" : "JSON";
+  return input;
+}
+
+function control(schema, root) {
+  const { type } = schema;
+  if (Array.isArray(schema.enum)) return [choice(schema.enum, schema.default ?? undefined), "json"];
+  if (type === "boolean") return [choice([true, false], schema.default ?? undefined), "json"];
+  if (type === "string") return [made(schema.long ? "textarea" : "input"), "string"];
+  const number = type === "integer" || type === "number", input = made(number ? "input" : "textarea");
+  input.placeholder = number ? "number" : "JSON" + (type === "array" || type === "object" ? `, such as ${JSON.stringify(example(schema, root))}` : "");
   return [input, "json"];
 }
 
-function field(name, schema, required) {
-  const label = made("label");
-  const [input, kind] = control(schema);
+function field(name, given, required, root) {
+  const label = made("label"), schema = meant(given, root);
+  const [input, kind] = control(schema, root);
   input.name = name;
   input.dataset.kind = kind;
   input.dataset.required = required ? "yes" : "";
@@ -66,7 +95,7 @@ export function form(schema, word, done, why) {
   const properties = schema.properties ?? {}, required = Array.isArray(schema.required) ? schema.required : [];
   said.className = "said";
   for (const [name, each] of Object.entries(properties)) {
-    fields.append(field(name, each && typeof each === "object" ? each : {}, required.includes(name)));
+    fields.append(field(name, each, required.includes(name), schema));
   }
   button.disabled = Boolean(why);
   fields.append(button);

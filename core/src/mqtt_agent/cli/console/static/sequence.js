@@ -30,7 +30,7 @@ export function picture(events, width) {
     if (gutter && each.time) group.append(drawn("text", { x: 0, y, class: "time" }, clock(each.time)));
     if (from === to) {
       group.append(drawn("path", { d: `M ${from} ${y - 6} h -16 v 8 h 10`, class: "loop" }));
-      group.append(drawn("text", { x: from - 22, y: y + 2, class: "left" }, cut(each.what, Math.floor(step / 8))));
+      group.append(drawn("text", { x: from - 22, y: y + 2, class: "left" }, cut(each.what, Math.floor((Math.min(step, from - gutter) - 24) / 7))));
     } else {
       const back = to > from ? -7 : 7;
       group.append(drawn("line", { x1: from, x2: to, y1: y, y2: y }));
