@@ -469,6 +469,7 @@ class Connection:
         properties: PublishProperties = _NO_PROPERTIES,
         repeatable: bool = True,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
+        on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
 
@@ -482,6 +483,9 @@ class Connection:
                 :class:`ConnectionLost` in this case.
             on_trouble: Called with the future when it has an error, or a reason code other than 0. A callback of the
                 future itself would be called for every message, and cost more.
+            on_confirmed: Called with the future at once when the broker has confirmed or refused the message, and soon
+                after the message has failed. A callback of the future would be called one turn of the event loop
+                later, and cost more. It must not block. It is not called when the future was canceled.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -495,7 +499,7 @@ class Connection:
             self._note(topic, payload)
         if self.identity is not None:
             properties = self.identity.sign(topic, payload, properties)
-        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble)
+        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble, on_confirmed)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.
