@@ -57,7 +57,7 @@ class TestPlans:
         (sqlite.OLDEST, ("a",)),
         (sqlite.REOPEN, (0.0, "a")),
         (sqlite.SWEEP, (AGENT, 0.0, 1000)),
-        (sqlite.update_sql(["state", "updated_at"]), ("working", 0.0, 1)),
+        (sqlite.update_sql(("state", "updated_at")), ("working", 0.0, 1)),
         *((sqlite.count_sql(states), ("a", "received")) for states in ([TaskState.WORKING], TaskState)),
         *(
             (

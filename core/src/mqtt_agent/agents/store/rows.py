@@ -12,6 +12,7 @@ import pydantic_core
 from mqtt_agent.agents.store.base import RESERVED_SEQS, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
+from mqtt_agent.wire.tasks import state_of
 
 __all__ = ["FLAGS", "Row", "changeable_states", "claim_row", "decide_change", "encode_changes", "to_record", "to_row"]
 
@@ -65,11 +66,11 @@ def to_row(record: TaskRecord) -> Row:
         peer=record.peer,
         task=_encode(record.task, "task", key),
         digest=record.digest,
-        state=TaskState(record.state).value,
+        state=state_of(record.state).value,
         attempt=_integer(record.attempt, "attempt", key),
         seq=_integer(record.seq, "seq", key),
         saved=None if record.saved is None else _encode(record.saved, "saved", key),
-        inputs=_encode(record.inputs, "inputs", key),
+        inputs=_encode(record.inputs, "inputs", key) if record.inputs else "[]",
         result=None if record.result is None else _encode(record.result, "result", key),
         reply_to=record.reply_to,
         settled=int(record.settled),
@@ -92,11 +93,11 @@ def to_record(row: Row) -> TaskRecord:
             peer=row.peer,
             task=_decode(row.task),
             digest=row.digest,
-            state=TaskState(row.state),
+            state=state_of(row.state),
             attempt=row.attempt,
             seq=row.seq,
             saved=None if row.saved is None else _decode(row.saved),
-            inputs=_decode(row.inputs),
+            inputs=[] if row.inputs == "[]" else _decode(row.inputs),
             result=None if row.result is None else _decode(row.result),
             reply_to=row.reply_to,
             settled=bool(row.settled),
@@ -122,7 +123,7 @@ def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
         if name not in _CHANGEABLE:
             raise TypeError(f"change() cannot change the field {name!r}")
         if name == "state":
-            columns[name] = TaskState(value).value
+            columns[name] = state_of(value).value
         elif name in FLAGS:
             columns[name] = int(bool(value))
         elif name in _JSON:
