@@ -16,7 +16,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
-from mqtt_agent.aio.waiting import release
+from mqtt_agent.aio.waiting import Patience, release
 from mqtt_agent.errors import (
     MQTTAgentError,
     PayloadTooLarge,
@@ -54,6 +54,7 @@ class TaskSender:
         self._scope = scope
         self._tasks = tasks
         self.on_changed: Callable[[TaskHandle], None] = lambda handle: None
+        self._patience = Patience(CONFIRMED_WITHIN)
         self._falling: dict[str, asyncio.Task[None]] = {}  # by task: the second try, on a plain topic
 
     # Sender-bound topics
@@ -127,8 +128,7 @@ class TaskSender:
         Raises:
             TransportError, PayloadTooLarge: The task cannot be sent, or the broker refused it.
         """
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[None] = loop.create_future()
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             own = synchronous and record.reply_to is None
             topic = self._scope.topics.task_result(record.task_id) if own else None
@@ -142,11 +142,8 @@ class TaskSender:
         await reached_when_sent("delegated.published")
         if not synchronous and self._scope.connection.connected:
             if not confirmed.done():
-                timer = loop.call_later(CONFIRMED_WITHIN, release, waiting, None)
-                try:
-                    await waiting
-                finally:
-                    timer.cancel()
+                self._patience.limit(waiting)
+                await waiting
             if record.task_id in self._falling:
                 await asyncio.wait([self._falling[record.task_id]], timeout=CONFIRMED_WITHIN)
             handle.raise_failure()
