@@ -52,7 +52,7 @@ SWEEP = (
 
 SETTLE = (
     "UPDATE tasks SET settled = 1"
-    " WHERE agent = ? AND role = ? AND task_id = ? AND requester = ? AND state = ? AND settled = 0"
+    " WHERE agent = ? AND role = ? AND task_id = ? AND requester = ? AND +state = ?"  # +: found by its key
 )
 
 
