@@ -342,9 +342,14 @@ class TestRequesters:
         planner = make_agent("planner", store=Failing())
         await soon(planner.start())
 
-        def refuse(record: TaskRecord, reply_to: str | None = None) -> asyncio.Future[int]:
+        def refuse(
+            record: TaskRecord,
+            reply_to: str | None = None,
+            on_confirmed: Callable[[asyncio.Future[int]], None] = lambda confirmed: None,
+        ) -> asyncio.Future[int]:
             confirmed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             confirmed.set_result(0x87)
+            on_confirmed(confirmed)
             return confirmed
 
         monkeypatch.setattr(planner._delegations._sender, "send", refuse)  # pyright: ignore[reportPrivateUsage]
@@ -377,7 +382,7 @@ class TestLostAnswers:
         await soon(writer.start())
         task = await soon(planner.delegate("writer"))
         assert await soon(task.result()) == attempt  # much sooner than after 10 s, when the planner asks again
-        assert store.wanted == []
+        await until(lambda: store.wanted == [])  # the note that the result was sent comes after the result
 
     @pytest.mark.parametrize("lost", ["add", "claim"])
     async def test_a_task_that_waits_is_not_forgotten(self, lost: str, make_agent: MakeAgent, planner: Agent) -> None:

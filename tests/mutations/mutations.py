@@ -258,8 +258,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "published messages are never retained",
         "transport/packing.py",
-        "PUBLISH | qos << 1 | retain",
-        "PUBLISH | qos << 1",
+        "_FIRST_BYTES[qos << 1 | retain]",
+        "_FIRST_BYTES[qos << 1]",
         (f"{CONNECTION}::test_a_retained_message_arrives_only_where_a_snapshot_is_wanted",),
     ),
     Mutation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections import Counter
@@ -64,14 +65,25 @@ class CountingProxy(Proxy):
         (self.sent if up else self.received).take(data)
 
 
+_HANDLE = asyncio.Handle.__init__.__code__
+
+
 @dataclass
 class Calls:
-    """The number of Python functions that were called or resumed."""
+    """The number of Python functions that were called or resumed.
+
+    Attributes:
+        count: The number.
+        handles: How many of them made a handle: something that the event loop is to call, soon or at a time.
+    """
 
     count: int = 0
+    handles: int = 0
 
     def profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        self.count += event == "call"
+        if event == "call":
+            self.count += 1
+            self.handles += frame.f_code is _HANDLE
 
 
 @contextlib.contextmanager

@@ -342,6 +342,17 @@ class TestTheEnd:
         assert after.updated_at == 1.0
         assert await soon(store.change(record.key, [S.WORKING], settled=False)) is None
 
+    async def test_many_tasks_are_settled_at_once_each_only_in_its_state(self, store: TaskStore) -> None:
+        over = [await add(store, new_record(f"t{number}", state=S.COMPLETED, result={"a": 1})) for number in range(3)]
+        other = await add(store, new_record("other", state=S.FAILED))
+        await soon(store.settle([(each.key, S.COMPLETED) for each in (*over[:2], other)]))
+        await soon(store.settle([(over[0].key, S.COMPLETED)]))  # a repeat does no harm
+        found = await soon(store.find(AGENT, "received", unsettled=True))
+        assert ids(found) == ["t2", "other"]
+        kept = await soon(store.get(over[0].key))
+        assert kept is not None
+        assert (kept.settled, kept.state, kept.result) == (True, S.COMPLETED, {"a": 1})
+
 
 class TestClaiming:
     async def test_the_oldest_is_first(self, store: TaskStore) -> None:

@@ -57,7 +57,8 @@ class TestPlans:
         (sqlite.OLDEST, ("a",)),
         (sqlite.REOPEN, (0.0, "a")),
         (sqlite.SWEEP, (AGENT, 0.0, 1000)),
-        (sqlite.update_sql(["state", "updated_at"]), ("working", 0.0, 1)),
+        (sqlite.SETTLE, ("a", "received", "1", "planner", "completed")),
+        (sqlite.update_sql(("state", "updated_at")), ("working", 0.0, 1)),
         *((sqlite.count_sql(states), ("a", "received")) for states in ([TaskState.WORKING], TaskState)),
         *(
             (
@@ -85,8 +86,10 @@ class TestPlans:
 
     def test_the_key_is_unique(self, path: Path) -> None:
         with closing(CONNECT(path)) as connection:
-            (step,) = connection.execute(f"EXPLAIN QUERY PLAN {sqlite.GET}", ("a", "received", "1", "planner"))
-            assert "sqlite_autoindex_tasks_1 (agent=? AND role=? AND task_id=? AND requester=?)" in step[3]
+            key = "a", "received", "1", "planner"
+            for statement, values in ((sqlite.GET, key), (sqlite.SETTLE, (*key, "completed"))):
+                (step,) = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+                assert "sqlite_autoindex_tasks_1 (agent=? AND role=? AND task_id=? AND requester=?)" in step[3]
 
 
 class TestDurability:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 __all__ = ["BackgroundTasks"]
@@ -31,23 +32,32 @@ class BackgroundTasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+    def start(
+        self, coroutine: Coroutine[Any, Any, T], name: str | None = None, on_end: Callable[[], None] | None = None
+    ) -> asyncio.Task[T]:
         """Run a coroutine on the running event loop.
 
         Args:
             coroutine: The coroutine.
             name: The task's name, for debugging.
+            on_end: Called when the task is over, also when it was canceled before its first step.
         """
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard if self._on_failure is None else self._on_done)
+        if on_end is not None:
+            task.add_done_callback(partial(self._on_done, on_end=on_end))
+        else:
+            task.add_done_callback(self._tasks.discard if self._on_failure is None else self._on_done)
         return task
 
-    def _on_done(self, task: asyncio.Task[Any]) -> None:
+    def _on_done(self, task: asyncio.Task[Any], on_end: Callable[[], None] | None = None) -> None:
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and self._on_failure is not None:
-            self._on_failure(task, error)
+        if on_end is not None:
+            on_end()
+        if self._on_failure is not None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._on_failure(task, error)
 
     def cancel(self) -> None:
         """Cancel all running tasks, without waiting for their end."""

@@ -3,7 +3,7 @@
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials, IssuedToken, Password, Token
-from mqtt_agent.transport.denials import tell_when_denied
+from mqtt_agent.transport.denials import tell_if_denied, tell_when_denied
 from mqtt_agent.transport.embedded import EmbeddedBroker
 from mqtt_agent.transport.message import (
     InboundMessage,
@@ -50,5 +50,6 @@ __all__ = [
     "Will",
     "check_reason_code",
     "probe",
+    "tell_if_denied",
     "tell_when_denied",
 ]

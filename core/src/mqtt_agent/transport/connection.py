@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
 import uuid
@@ -22,10 +21,10 @@ from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.driver import LinkSettings
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.lifetime import Lifetime
-from mqtt_agent.transport.message import MessageAudit, MessageIdentity, MessageScreen, PublishProperties, Will
+from mqtt_agent.transport.message import MessageAudit, MessageIdentity, MessageScreen, Will
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.packing import MAX_SECONDS, check_filter, pack_string, pack_topic, whole_seconds
-from mqtt_agent.transport.reasons import check_reason_code
+from mqtt_agent.transport.publishing import Publishing
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.subscriptions import Handler
@@ -36,10 +35,8 @@ __all__ = ["Connection"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_NO_PROPERTIES = PublishProperties()
 
-
-class Connection:
+class Connection(Publishing):
     """One MQTT 5 connection with a persistent session, shared by any number of endpoints.
 
     A connection belongs to the event loop that starts it, until it is stopped. Then it can start again, also on
@@ -411,115 +408,6 @@ class Connection:
         The handlers still get the messages that the broker had sent or queued, until :meth:`unsubscribe`.
         """
         await self._subscriber.leave(topic_filter)
-
-    # Publishing
-
-    async def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        properties: PublishProperties = _NO_PROPERTIES,
-    ) -> int:
-        """Publish a message. At QoS 1, wait until the broker has confirmed it, across reconnects where necessary.
-
-        Args:
-            topic: The topic.
-            payload: The bytes to send.
-            qos: 0 or 1. At QoS 0 the message is dropped while there is no connection.
-            retain: Whether the broker keeps the message for later subscribers.
-            properties: The MQTT properties.
-
-        Returns:
-            The reason code of the PUBACK: 0, or 0x10 when the broker says that nobody is subscribed. At QoS 0 always 0.
-
-        Raises:
-            TopicNotAuthorized: The broker forbids the topic.
-            PublishRefused: The broker refused the message for another reason.
-            WireError: MQTT cannot carry the message: a wildcard or a control character in the topic, a property of
-                more than 65,535 bytes, or a time of more than 2^32-1 s.
-            PayloadTooLarge: The message is larger than the broker's Maximum Packet Size.
-            QueueFull: Too many messages wait already.
-            ConnectionLost: The connection was stopped before the confirmation arrived.
-            AuditFailed: The audit that the connection requires cannot be written.
-            TransportError: The message expired before the broker could take it.
-        """
-        if qos == 0:
-            if self.audit is not None:
-                self._note(topic, payload)
-            if self.identity is not None:
-                properties = self.identity.sign(topic, payload, properties)
-            packed = self._outbox.pack(topic, payload, 0, retain, properties)
-            link = self._lifetime.reconnector.link
-            if link is not None:
-                link.publish(packed)
-                await link.wait_writable()
-            return 0
-        confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties)
-        return check_reason_code(await confirmed, topic)
-
-    def publish_soon(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        retain: bool = False,
-        properties: PublishProperties = _NO_PROPERTIES,
-        repeatable: bool = True,
-        on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
-    ) -> asyncio.Future[int]:
-        """Publish a message at QoS 1 without waiting for the broker.
-
-        Args:
-            topic: The topic.
-            payload: The bytes to send.
-            retain: Whether the broker keeps the message for later subscribers.
-            properties: The MQTT properties.
-            repeatable: Whether the message is sent again when the connection is lost before the broker has confirmed
-                the message. A repeatable message may arrive twice. For any other message, the future raises
-                :class:`ConnectionLost` in this case.
-            on_trouble: Called with the future when it has an error, or a reason code other than 0. A callback of the
-                future itself would be called for every message, and cost more.
-
-        Returns:
-            A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
-            message up: then it is not sent again after a reconnect.
-
-        Raises:
-            WireError, PayloadTooLarge, QueueFull, TransportError: As for :meth:`publish`.
-        """
-        self._lifetime.check_usable()
-        if self.audit is not None:
-            self._note(topic, payload)
-        if self.identity is not None:
-            properties = self.identity.sign(topic, payload, properties)
-        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble)
-
-    def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
-        """Raise the errors that :meth:`publish` would raise immediately, without publishing.
-
-        Call it before work that a failing :meth:`publish` would have to undo.
-
-        Args:
-            topic: The topic.
-            payload: The bytes to send.
-            properties: The MQTT properties, which count for the size of the message.
-
-        Raises:
-            WireError, PayloadTooLarge: As for :meth:`publish`.
-            TransportError: The connection has not been started, or has failed permanently.
-        """
-        self._lifetime.check_usable()
-        if self.identity is not None:
-            properties = self.identity.reserve(properties)
-        self._outbox.pack(topic, payload, 1, False, properties)
-
-    def _note(self, topic: str, payload: bytes) -> None:
-        for namespace, screen in self.screens.items():
-            if topic.startswith(f"{namespace}/"):
-                screen.sends(topic, payload)
 
 
 def _in_range(name: str, value: int, least: int, most: int) -> int:

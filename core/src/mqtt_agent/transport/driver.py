@@ -73,8 +73,10 @@ class PahoClient(paho.Client):
         options: What the client connects to, and how.
     """
 
-    taken: tuple[Container[int], ...] = ()
-    """Collections with the packet identifiers that are in use."""
+    published: Container[int] = ()
+    """The packet identifiers of the messages that the broker has not confirmed."""
+    subscribed: Container[int] = ()
+    """The packet identifiers of the SUBSCRIBEs and UNSUBSCRIBEs that the broker has not answered."""
     _raw: socket.socket | None = None  # the connected socket; it is closed when a handshake on it fails
 
     def __init__(self, options: ConnectOptions) -> None:
@@ -194,10 +196,7 @@ class PahoClient(paho.Client):
         mid = self._last_mid
         while True:
             mid = mid + 1 if _FIRST_IDENTIFIER <= mid < _LAST_IDENTIFIER else _FIRST_IDENTIFIER
-            for taken in self.taken:
-                if mid in taken:
-                    break
-            else:
+            if mid not in self.published and mid not in self.subscribed:
                 self._last_mid = mid
                 return mid
 

@@ -91,7 +91,7 @@ class Link:
         self.limits: Capabilities
         self._client = client = PahoClient(options)
         client.on_disconnect = self._handle_disconnect
-        client.taken = self._publishes, self._subscribes
+        client.published, client.subscribed = self._publishes, self._subscribes
         client.on_socket_close = self._handle_socket_close
         self._pump = Pump(client, settings, self._on_packet, self.abort)
         self._acknowledgements = Acknowledgements(self._send_puback, settings.max_unacknowledged)
@@ -191,15 +191,16 @@ class Link:
     # Received packets
 
     def _on_packet(self, head: int, data: bytes, at: int, end: int) -> None:
-        if head & 0xF0 == PUBLISH:
+        kind = head & 0xF0
+        if kind == PUBLISH:
             self._on_publish(head, data, at, end)
-        elif head & 0xF0 == PUBACK:
+        elif kind == PUBACK:
             on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
             if on_puback is not None:
                 on_puback(data[at + 2] if end > at + 2 else 0)
-        elif head & 0xF0 == CONNACK:
+        elif kind == CONNACK:
             self._on_connack(data, at, end)
-        elif head & 0xF0 == DISCONNECT:
+        elif kind == DISCONNECT:
             code, said = read_disconnect(data, at, end)
             what = f"{self._url} ended the connection: {explain_reason(code, said)}"
             self._close(ConnectionLost(what, reason_code=code))

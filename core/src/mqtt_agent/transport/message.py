@@ -24,7 +24,7 @@ MAX_WILL: int = 65_535
 """The size of the largest Last Will that MQTT can carry, in bytes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class PublishProperties:
     """MQTT 5 properties of a PUBLISH.
 
@@ -41,6 +41,23 @@ class PublishProperties:
     content_type: str | None = "application/json"
     message_expiry: int | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+
+    def __init__(
+        self,
+        response_topic: str | None = None,
+        correlation_data: bytes | None = None,
+        content_type: str | None = "application/json",
+        message_expiry: int | None = None,
+        user_properties: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        # Each message has properties, and the constructor that a frozen dataclass gets takes three times as long.
+        self.__dict__.update(
+            response_topic=response_topic,
+            correlation_data=correlation_data,
+            content_type=content_type,
+            message_expiry=message_expiry,
+            user_properties=user_properties,
+        )
 
 
 @dataclass(frozen=True)
@@ -208,32 +225,26 @@ class InboundMessage:
         acknowledgement: Sends the PUBACK. None at QoS 0, and after :meth:`acknowledge`.
     """
 
-    __slots__ = (
-        "_proof",
-        "acknowledgement",
-        "content_type",
-        "correlation_data",
-        "duplicate",
-        "identity",
-        "message_expiry",
-        "on_refused",
-        "payload",
-        "qos",
-        "refusal",
-        "response_topic",
-        "retain",
-        "topic",
-        "user_properties",
-    )
+    # Most messages have few of these. So the constructor sets only what it is given.
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    content_type: str | None = None
+    message_expiry: int | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+    identity: MessageIdentity | None = None
+    refusal: Refusal | None = None
+    on_refused: Callable[[InboundMessage], None] | None = None
+    acknowledgement: Acknowledgement | None = None
+    _proof: Proof | None = None
 
     def __init__(
         self,
         topic: str,
         payload: bytes,
-        *,
         qos: int = 0,
         retain: bool = False,
         duplicate: bool = False,
+        *,
         response_topic: str | None = None,
         correlation_data: bytes | None = None,
         message_expiry: int | None = None,
@@ -245,16 +256,16 @@ class InboundMessage:
         self.qos: int = qos
         self.retain: bool = retain
         self.duplicate: bool = duplicate
-        self.response_topic: str | None = response_topic
-        self.correlation_data: bytes | None = correlation_data
-        self.message_expiry: int | None = message_expiry
-        self.user_properties: tuple[tuple[str, str], ...] = user_properties
-        self.acknowledgement: Acknowledgement | None = acknowledgement
-        self.content_type: str | None = None
-        self.identity: MessageIdentity | None = None
-        self.refusal: Refusal | None = None
-        self.on_refused: Callable[[InboundMessage], None] | None = None
-        self._proof: Proof | None = None
+        if response_topic is not None:
+            self.response_topic = response_topic
+        if correlation_data is not None:
+            self.correlation_data = correlation_data
+        if message_expiry is not None:
+            self.message_expiry = message_expiry
+        if user_properties:
+            self.user_properties = user_properties
+        if acknowledgement is not None:
+            self.acknowledgement = acknowledgement
 
     @property
     def proof(self) -> Proof:

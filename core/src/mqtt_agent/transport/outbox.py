@@ -166,6 +166,7 @@ class Outbox:
         properties: PublishProperties,
         repeatable: bool,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
+        on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
     ) -> asyncio.Future[int]:
         """Send a message immediately, or as soon as there is a link and the broker takes more messages.
 
@@ -176,6 +177,7 @@ class Outbox:
             properties: The MQTT properties.
             repeatable: Whether the message may be sent again over the next link.
             on_trouble: See :meth:`Connection.publish_soon`.
+            on_confirmed: See :meth:`Connection.publish_soon`.
 
         Returns:
             A future with the reason code of the PUBACK. Cancel the future to give the message up.
@@ -190,21 +192,24 @@ class Outbox:
         if self._suspects.found:
             self._suspects.check((topic, payload))
         if len(self._waiting) >= self._max_queued:
-            self._drop_given_up()
+            self._make_room()
+        loop, link = self._loop or asyncio.get_running_loop(), self._link
+        publication = Publication(topic, packed, properties, repeatable, self._limits, loop, on_trouble, on_confirmed)
+        if link is None or self._waiting:
+            self._wait(publication)
+        elif self._suspects.losses or not self._has_room():
+            self._wait(publication)
+            self._send_waiting()
+        else:
+            self._send(link, publication)
+        return publication.confirmed
+
+    def _make_room(self) -> None:
+        self._drop_given_up()
         if len(self._waiting) >= self._max_queued:
             raise QueueFull(
                 f"{self._max_queued} messages wait for {self._brokers} already: wait for some, or raise max_queued"
             )
-        loop = self._loop or asyncio.get_running_loop()
-        publication = Publication(topic, packed, properties, repeatable, self._limits, loop, on_trouble)
-        if self._link is not None and not self._waiting and self._has_room() and not self._suspects.losses:
-            self._send(self._link, publication)
-        elif self._link is not None and not self._waiting:
-            self._wait(publication)
-            self._send_waiting()
-        else:
-            self._wait(publication)
-        return publication.confirmed
 
     def pack(self, topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
         """Pack a message, and refuse a message for which the broker would close the connection.

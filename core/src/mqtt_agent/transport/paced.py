@@ -18,16 +18,10 @@ class PacedSender:
 
     Args:
         send: Publishes a payload, and returns the future of the broker's confirmation.
-        on_first: Called with the future of the first message, to see whether the broker takes such messages.
     """
 
-    def __init__(
-        self,
-        send: Callable[[bytes], asyncio.Future[int]],
-        on_first: Callable[[asyncio.Future[int]], None] | None = None,
-    ) -> None:
+    def __init__(self, send: Callable[[bytes], asyncio.Future[int]]) -> None:
         self._send = send
-        self._on_first = on_first
         self._unconfirmed: deque[asyncio.Future[int]] = deque()
 
     async def send(self, payload: bytes) -> None:
@@ -38,9 +32,6 @@ class PacedSender:
         """
         confirmed = self._send(payload)
         self._unconfirmed.append(confirmed)
-        if self._on_first is not None:
-            self._on_first(confirmed)
-            self._on_first = None
         while self._unconfirmed and (self._unconfirmed[0].done() or len(self._unconfirmed) > _UNCONFIRMED):
             oldest = self._unconfirmed.popleft()
             if not oldest.done():

@@ -31,7 +31,9 @@ CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT = 0x20, 0x30, 0x40, 0x90,
 
 JSON_PROPERTIES: bytes = b"\x01\x01\x03\x00\x10application/json"
 """Payload Format Indicator 1 and the Content Type of JSON, as in nearly every PUBLISH packet."""
-_CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x03, 0x08, 0x09, 0x02, 0x26
+_CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x09, 0x02, 0x26
+_NAMED = {0x03: "content_type", 0x08: "response_topic"}
+"""The attributes of a message that are texts, by their properties."""
 _FIXED_SIZES = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
     **dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2),
@@ -215,24 +217,25 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
     """
     qos = head >> 1 & 0x03
     begin = at + 2
-    at = begin + (data[at] << 8 | data[at + 1]) if end >= begin else end + 1
-    mid_at = at
-    if qos:
-        at += 2
+    mid_at = begin + (data[at] << 8 | data[at + 1]) if end >= begin else end + 1
+    at = mid_at + 2 if qos else mid_at
     if at > end or qos == 3:
         raise ValueError("a PUBLISH that is cut short")
     mid = data[mid_at] << 8 | data[mid_at + 1] if qos else 0
-    topic_bytes = data[begin:mid_at]
+    topic = data[begin:mid_at]
     try:
-        topic = topic_bytes.decode()
-        pos, after = find_packet(data, at - 1)  # the length of the properties is encoded like the length of a packet
+        if at < end and data[at] < 0x80:  # nearly always, the length of the properties has one byte
+            pos = at + 1
+            after = pos + data[at]
+        else:
+            pos, after = find_packet(data, at - 1)  # the length is encoded like the length of a packet
         if not pos or after > end:
             raise ValueError("its properties are cut short")
-        message = InboundMessage(topic, data[after:end], qos=qos, retain=head & 0x01 == 1, duplicate=head & 0x08 == 8)
+        message = InboundMessage(topic.decode(), data[after:end], qos, bool(head & 0x01), bool(head & 0x08))
         if pos < after:
             _read_properties(message, data, pos, after)
     except (ValueError, IndexError) as error:
-        raise Unreadable(topic_bytes.decode(errors="replace"), mid, str(error)) from error
+        raise Unreadable(topic.decode(errors="replace"), mid, str(error)) from error
     return message, mid
 
 
@@ -244,21 +247,18 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
     while at < end:
         kind = data[at]
         at += 1
-        size = _FIXED_SIZES.get(kind)
-        if size is not None:
-            if kind == _MESSAGE_EXPIRY:
-                message.message_expiry = int.from_bytes(data[at : at + 4], "big")
-            at += size
+        if kind == _CORRELATION_DATA:
+            message.correlation_data = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
+        elif kind == _MESSAGE_EXPIRY:
+            message.message_expiry = int.from_bytes(data[at : (at := at + 4)], "big")
+        elif kind in _FIXED_SIZES:
+            at += _FIXED_SIZES[kind]
         elif kind == 0x0B:  # Subscription Identifier
             at = find_packet(data, at - 1)[0] or end + 1  # encoded like a length field
         else:
             value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
-            if kind == _CORRELATION_DATA:
-                message.correlation_data = value
-            elif kind == _RESPONSE_TOPIC:
-                message.response_topic = value.decode()
-            elif kind == _CONTENT_TYPE:
-                message.content_type = value.decode()
+            if kind in _NAMED:
+                setattr(message, _NAMED[kind], value.decode())
             elif kind == _USER:
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
@@ -267,4 +267,5 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
                 raise ValueError(f"MQTT has no property 0x{kind:02x}")
     if at != end:
         raise ValueError("a property is cut short")
-    message.user_properties = tuple(user)
+    if user:
+        message.user_properties = tuple(user)

@@ -40,6 +40,7 @@ _MAX_LENGTH = 268_435_455  # MQTT's limit for the bytes after the length field
 _MAX_LEVELS = 201  # brokers such as Mosquitto close the connection for a topic with more levels
 _FORBIDDEN = re.compile(f"[{FORBIDDEN_CHARACTERS}]")
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
+_FIRST_BYTES = [bytes((PUBLISH | flags,)) for flags in range(4)]  # by QoS 0 or 1, and by Retain
 
 
 def pack_puback(mid: int) -> bytes:
@@ -100,9 +101,8 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
     size = len(name) + 2 * qos + len(packed) + len(payload)
     if size > _MAX_LENGTH:
         raise WireError(f"{size:,} bytes for {topic!r:.80} are more than an MQTT packet can hold ({_MAX_LENGTH:,})")
-    length = _length(size)
-    head = bytes((PUBLISH | qos << 1 | retain,)) + length + name
-    return PackedPublish(head, packed, payload, qos, retain, 1 + len(length) + size)
+    head = _FIRST_BYTES[qos << 1 | retain] + _length(size) + name
+    return PackedPublish(head, packed, payload, qos, retain, len(head) - len(name) + size)
 
 
 @functools.lru_cache(512)
@@ -186,16 +186,19 @@ def says_text(payload: bytes) -> bool:
 
 
 def _pack_properties(properties: PublishProperties, payload: bytes) -> bytes:
-    packed = b""
-    text = properties.content_type != "application/octet-stream" and says_text(payload)
-    if properties.content_type == "application/json":
-        packed = JSON_PROPERTIES if text else JSON_PROPERTIES[2:]
-    elif properties.content_type is not None:
-        packed = (b"\x01\x01" if text else b"") + b"\x03" + pack_string(properties.content_type, "the Content Type")
+    content_type, correlation = properties.content_type, properties.correlation_data
+    if content_type == "application/json":
+        packed = JSON_PROPERTIES if says_text(payload) else JSON_PROPERTIES[2:]
+    elif content_type is not None:
+        packed = b"\x03" + pack_string(content_type, "the Content Type")
+        if content_type != "application/octet-stream" and says_text(payload):
+            packed = b"\x01\x01" + packed
+    else:
+        packed = b""
     if properties.response_topic is not None:
         packed += b"\x08" + pack_topic(properties.response_topic, "the Response Topic")
-    if properties.correlation_data is not None:
-        packed += b"\x09" + _pack_binary(properties.correlation_data, "the Correlation Data")
+    if correlation is not None:
+        packed += b"\x09" + _pack_binary(correlation, "the Correlation Data")
     expiry = properties.message_expiry
     if expiry is not None:
         if not 0 <= expiry <= MAX_SECONDS:
@@ -251,6 +254,7 @@ def _pack_binary(data: bytes, what: str) -> bytes:
     return _U16.pack(len(data)) + data
 
 
+@functools.lru_cache(4096)
 def _length(value: int) -> bytes:
     if value < 128:
         return bytes((value,))

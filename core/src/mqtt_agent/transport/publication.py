@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from mqtt_agent.transport.packing import PackedPublish
 from mqtt_agent.transport.suspects import Key
 
 __all__ = ["Publication"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Publication:
@@ -34,6 +37,7 @@ class Publication:
     __slots__ = (
         "_expiry",
         "_loop",
+        "_on_confirmed",
         "_on_trouble",
         "confirmed",
         "expires",
@@ -55,6 +59,7 @@ class Publication:
         limits: Capabilities | None,
         loop: asyncio.AbstractEventLoop,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
+        on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
     ) -> None:
         self.topic: str = topic
         self.packed: PackedPublish = packed
@@ -63,6 +68,7 @@ class Publication:
         self.limits: Capabilities | None = limits
         self._loop = loop
         self._on_trouble = on_trouble
+        self._on_confirmed = on_confirmed
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
@@ -93,13 +99,22 @@ class Publication:
         confirmed = self.confirmed
         if not confirmed.done():
             confirmed.set_result(reason_code)
+            if self._on_confirmed is not None:
+                self._tell(self._on_confirmed)
             if reason_code and self._on_trouble is not None:
                 self._loop.call_soon(self._on_trouble, confirmed)
+
+    def _tell(self, on_confirmed: Callable[[asyncio.Future[int]], None]) -> None:
+        try:
+            on_confirmed(self.confirmed)
+        except Exception:  # an error of a sender must not end the connection
+            logger.exception("what follows the confirmation of a message for %s raised an exception", self.topic)
 
     def fail(self, error: TransportError | PayloadTooLarge) -> None:
         """End the message with an error."""
         if not self.confirmed.done():
             self.confirmed.set_exception(error)
             self.confirmed.exception()  # marks the error as retrieved, so that asyncio does not log the error
-            if self._on_trouble is not None:
-                self._loop.call_soon(self._on_trouble, self.confirmed)
+            for listener in (self._on_confirmed, self._on_trouble):
+                if listener is not None:
+                    self._loop.call_soon(listener, self.confirmed)

@@ -142,7 +142,8 @@ class Pump:
             return
         if self._queued:
             self._client.loop_write()  # earlier packets of paho-mqtt go first
-        if sock.put(packet) >= _HIGH_WATER:
+        sock.out += packet
+        if len(sock.out) >= _HIGH_WATER:
             self._writable.clear()
         if not self._flush_scheduled:
             self.flush_soon()

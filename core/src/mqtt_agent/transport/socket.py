@@ -41,6 +41,7 @@ class BufferedSocket:
     Attributes:
         data: The received bytes. :meth:`next_packet` finds the packets in them.
         position: Where in ``data`` the next packet begins. Whoever decodes a packet moves it to the packet's end.
+        out: The packets that wait for :meth:`flush`. The link adds its packets here.
         error: The error that broke the connection; None while the connection works, and after an orderly end.
     """
 
@@ -53,7 +54,7 @@ class BufferedSocket:
         self._open = 0  # the end of the bytes that paho-mqtt may read
         self._later: list[bytes] = []  # bytes received after `data`, while a packet is incomplete
         self._missing = 0  # how many bytes of that packet have not arrived
-        self._out = bytearray()
+        self.out: bytearray = bytearray()
         self._eof = False
         self.error: OSError | None = None
         in_child(self._after_fork)
@@ -117,11 +118,16 @@ class BufferedSocket:
             ValueError: The received bytes are not an MQTT packet.
         """
         data, at = self.data, self.position
-        if at >= len(data) or self._later:
+        known = len(data)
+        if at >= known or self._later:
             return None
-        body, end = find_packet(data, at)
-        if not body or end > len(data):
-            self._missing = end - len(data) if body else 1
+        if at + 1 < known and data[at + 1] < 0x80:  # many packets are short
+            body = at + 2
+            end = body + data[at + 1]
+        else:
+            body, end = find_packet(data, at)
+        if not body or end > known:
+            self._missing = end - known if body else 1
             return None
         return data[at], body, end
 
@@ -150,33 +156,28 @@ class BufferedSocket:
 
     def send(self, buffer: bytes | bytearray, /) -> int:
         """Buffer a packet of paho-mqtt, which wants to know how many of its bytes were taken: all of them."""
-        self._out += buffer
+        self.out += buffer
         return len(buffer)
-
-    def put(self, packet: bytes) -> int:
-        """Buffer a packet of the link; :meth:`flush` sends it. Returns how many bytes are buffered."""
-        self._out += packet
-        return len(self._out)
 
     @property
     def unsent(self) -> int:
         """How many bytes wait for :meth:`flush`."""
-        return len(self._out)
+        return len(self.out)
 
     def flush(self) -> bool:
         """Send as many buffered bytes as the kernel takes. True when all bytes are sent."""
-        while self._out:
+        while self.out:
             try:
-                sent = self._raw.send(self._out)
+                sent = self._raw.send(self.out)
             except _WOULD_BLOCK:
                 return False
             except OSError as error:
                 self.error, self._eof = error, True
-                self._out.clear()
+                self.out.clear()
                 return True
             if sent <= 0:
                 return False
-            del self._out[:sent]
+            del self.out[:sent]
         return True
 
     def drain(self) -> bool:
@@ -198,7 +199,7 @@ class BufferedSocket:
     def _after_fork(self) -> None:
         # The socket belongs to the parent process. While this copy is open, a crash of the parent does not end the
         # connection.
-        self._out = bytearray()  # not clear(): at the fork, another thread may have been sending these bytes
+        self.out = bytearray()  # not clear(): at the fork, another thread may have been sending these bytes
         self._eof = True
         self._raw.close()
 

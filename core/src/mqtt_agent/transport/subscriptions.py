@@ -20,6 +20,7 @@ T = TypeVar("T")
 Handler = Callable[[InboundMessage], None]
 """A function that handles received messages."""
 _MAX_KEPT = 10_000
+_MAX_TOPICS = 1000
 
 
 @dataclass
@@ -106,6 +107,8 @@ class Subscriptions:
         """Filters with a wildcard before the last level."""
         self._patterns: _Patterns = []
         """All other filters with a wildcard."""
+        self._matching: dict[str, tuple[Subscription, ...]] = {}
+        """The subscriptions that match a topic, for the topics of the latest messages."""
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._by_filter.values()))
@@ -117,6 +120,7 @@ class Subscriptions:
     def add(self, subscription: Subscription) -> None:
         """Add a subscription."""
         self._by_filter[subscription.topic_filter] = subscription
+        self._matching.clear()
         plain = subscription.plain_filter
         parent, _, last = plain.rpartition("/")
         if "+" not in plain and "#" not in plain:
@@ -131,6 +135,7 @@ class Subscriptions:
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription."""
         self._by_filter.pop(subscription.topic_filter, None)
+        self._matching.clear()
         plain = subscription.plain_filter
         parent, _, last = plain.rpartition("/")
         self._patterns = [entry for entry in self._patterns if entry[1] is not subscription]
@@ -141,23 +146,32 @@ class Subscriptions:
 
     def dispatch(self, message: InboundMessage) -> None:
         """Call every handler whose filter matches. Acknowledge the message, unless a handler does that itself."""
-        topic = message.topic
-        matching = self._exact.get(topic, ())
-        parent, _, last = topic.rpartition("/")
-        if parent in self._by_parent:
-            matching = [*matching, *self._by_parent[parent]]
-        for patterns in (self._by_last_level.get(last), self._patterns):
-            if patterns:
-                matching = [*matching, *(entry for pattern, entry in patterns if pattern.fullmatch(topic))]
+        matching = self._matching.get(message.topic)
+        if matching is None:
+            matching = self._find(message.topic)
         manual = False
         for subscription in matching:
             if subscription.held:
                 subscription.kept.append(message)
                 continue
-            manual = manual or subscription.manual
+            if subscription.manual:
+                manual = True
             subscription.handle(message)
         if not manual:
             message.acknowledge()
+
+    def _find(self, topic: str) -> tuple[Subscription, ...]:
+        matching = [*self._exact.get(topic, ())]
+        parent, _, last = topic.rpartition("/")
+        matching += self._by_parent.get(parent, ())
+        for patterns in (self._by_last_level.get(last), self._patterns):
+            for pattern, entry in patterns or ():
+                if pattern.fullmatch(topic):
+                    matching.append(entry)
+        if len(self._matching) >= _MAX_TOPICS:  # peers choose topics, such as those of events
+            self._matching.clear()
+        found = self._matching[topic] = tuple(matching)
+        return found
 
 
 def _keep(by_key: dict[str, list[T]], key: str, entries: list[T]) -> None:

@@ -33,17 +33,11 @@ class BoundTopics:
     """
 
     def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._tools = f"{namespace}/mcp/tools/"
         self._servers = f"{namespace}/mcp/servers/"
         self._clients = f"{namespace}/mcp/clients/"
         self._tasks = f"{namespace}/tasks/"
-        self._kinds: tuple[tuple[str, dict[str, int]], ...] = (
-            (self._tools, {"call": 3, "cancel": 3}),
-            (self._servers, {"query": 3, "input": 3, "request": 3}),
-            (self._clients, {"responses": 3, "stream": 4}),
-            (self._tasks, {"inbox": 3, "control": 3, "results": 3, "events": 4}),
-        )
-        """By prefix: how many levels follow it in the topics of each kind that name their writer."""
 
     # Calls
 
@@ -100,8 +94,8 @@ class BoundTopics:
 
     def events(self, requester: str, task_id: str, executor: str | None = None) -> str:
         """The topic of the events of one task."""
-        names = f"{validate_identifier(requester, 'agent id')}/events/{_writer(executor, 'agent id')}"
-        return f"{self._tasks}{names}/{validate_identifier(task_id, 'task id')}"
+        below = _topic(self._tasks, requester, "agent id", "events", executor, "agent id")
+        return f"{below}/{validate_identifier(task_id, 'task id')}"
 
     def all_events(self, requester: str) -> str:
         """The topic filter of the events of all tasks that a requester has given."""
@@ -118,12 +112,27 @@ class BoundTopics:
             >>> BoundTopics("a2a/v1").writer("a2a/v1/tasks/agent-b/inbox") is None
             True
         """
-        for prefix, kinds in self._kinds:
-            if topic.startswith(prefix):
-                levels = topic[len(prefix) :].split("/")
-                if len(levels) >= 3 and kinds.get(levels[1]) == len(levels) and is_identifier(levels[2]):
-                    return levels[2]
-        return None
+        return _writer_of(self._namespace, topic)
+
+
+_KINDS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("/mcp/tools/", {"call": 3, "cancel": 3}),
+    ("/mcp/servers/", {"query": 3, "input": 3, "request": 3}),
+    ("/mcp/clients/", {"responses": 3, "stream": 4}),
+    ("/tasks/", {"inbox": 3, "control": 3, "results": 3, "events": 4}),
+)
+"""By what follows the namespace: how many levels come then in the topics of each kind that name their writer."""
+
+
+@functools.lru_cache(1024)  # many messages arrive on the same topics
+def _writer_of(namespace: str, topic: str) -> str | None:
+    for room, kinds in _KINDS:
+        prefix = namespace + room
+        if topic.startswith(prefix):
+            levels = topic[len(prefix) :].split("/")
+            if len(levels) >= 3 and kinds.get(levels[1]) == len(levels) and is_identifier(levels[2]):
+                return levels[2]
+    return None
 
 
 @functools.lru_cache(1024)  # calls and tasks build the same topics again and again

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 
 from mqtt_agent.errors import InvalidIdentifier
 
@@ -100,4 +99,4 @@ def new_call_id() -> str:
 
 def new_task_id() -> str:
     """A fresh id for a task: 32 hexadecimal digits."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

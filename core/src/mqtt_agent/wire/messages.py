@@ -149,6 +149,7 @@ def to_json(value: Any, name: str = "", owner: str = "") -> Any:
 
 _AROUND = 10
 """Levels that a message may have around a value."""
+_OPEN, _CLOSED = b"[" * _AROUND, b"]" * _AROUND
 
 
 def checked_json(value: Any, name: str = "", owner: str = "") -> Any:
@@ -172,12 +173,10 @@ def checked_json(value: Any, name: str = "", owner: str = "") -> Any:
         return mended(value, name, owner, MAX_DEPTH - _AROUND)
     try:
         payload = pydantic_core.to_json(converted, inf_nan_mode="constants")
-        plain = pydantic_core.from_json(b"[" * _AROUND + payload + b"]" * _AROUND, allow_inf_nan=False)
+        [[[[[[[[[[plain]]]]]]]]]] = pydantic_core.from_json(_OPEN + payload + _CLOSED, allow_inf_nan=False)
     except (ValueError, TypeError, RecursionError):
         # The value itself may have an iterator, which is empty now.
         return mended(converted, name, owner, MAX_DEPTH - _AROUND)
-    for _ in range(_AROUND):
-        (plain,) = plain
     return plain
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "read_result_state",
+    "state_of",
     "unknown_tasks",
 ]
 
@@ -359,6 +360,19 @@ def unknown_tasks(result: TaskResult) -> list[str]:
     return [task_id for task_id in listed[:MOST_ASKED] if isinstance(task_id, str)]
 
 
+_STATES: dict[str, TaskState] = {state.value: state for state in TaskState}
+
+
+def state_of(word: str) -> TaskState:
+    """The state with this name; faster than ``TaskState(word)``.
+
+    Raises:
+        ValueError: No state has this name.
+    """
+    state = _STATES.get(word)
+    return TaskState(word) if state is None else state
+
+
 _OTHER_WORDS = {"cancelled": TaskState.CANCELED, "error": TaskState.FAILED, "failure": TaskState.FAILED}
 
 
@@ -369,6 +383,9 @@ def read_result_state(result: TaskResult) -> TaskState:
         A terminal state. It is another state when the sender used a result message to report on a running task.
     """
     # In A2A's protobuf form, a state has this prefix, and underscores instead of hyphens.
+    state = _STATES.get(result.status)
+    if state is not None:
+        return state
     word = result.status.lower().removeprefix("task_state_").replace("_", "-")
     if word in _OTHER_WORDS:
         return _OTHER_WORDS[word]
@@ -381,7 +398,11 @@ def read_result_state(result: TaskResult) -> TaskState:
 
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        plain = cast("dict[str, Any]", value)
+        return {
+            key: _sorted(item) if isinstance(item := plain[key], (dict, list)) else item  # mostly texts
+            for key in sorted(plain)
+        }
     if isinstance(value, list):
         return [_sorted(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return value

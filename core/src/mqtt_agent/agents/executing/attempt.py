@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, TaskCanceled
-from mqtt_agent.transport import PacedSender, tell_when_denied
+from mqtt_agent.transport import PacedSender, tell_if_denied
 from mqtt_agent.wire import ASKING, Artifact, TaskEvent, TaskState, encode
 
 __all__ = ["Attempt"]
@@ -31,7 +31,7 @@ class Attempt:
         record: The task's record, as the store returned it when the attempt began.
         store: The store of the record.
         retry: Repeats a change that the store did not accept.
-        send: Publishes an event to a topic; returns the future of the broker's confirmation.
+        send: Publishes an event to a topic; see :meth:`Connection.publish_soon`.
         sender: The id of this agent, which the events name.
         topic: The topic of the task's events; None when nobody can get events.
 
@@ -54,7 +54,7 @@ class Attempt:
         record: TaskRecord,
         store: TaskStore,
         retry: StoreRetry,
-        send: Callable[[str, bytes], asyncio.Future[int]],
+        send: Callable[..., asyncio.Future[int]],
         sender: str,
         topic: str | None,
     ) -> None:
@@ -73,10 +73,12 @@ class Attempt:
         self._seq_limit = record.seq
         self._store = store
         self._retry = retry
-        self._sender = PacedSender(
-            lambda payload: send(self.topic or "", payload),
-            lambda confirmed: tell_when_denied(confirmed, self.topic or "", "the events of its tasks"),
-        )
+        self._send_payload = send
+        self._sender = PacedSender(self._publish)
+
+    def _publish(self, payload: bytes) -> asyncio.Future[int]:
+        topic = self.topic or ""
+        return self._send_payload(topic, payload, on_trouble=partial(tell_if_denied, topic, "the events of its tasks"))
 
     async def send_event(self, kind: str, **fields: Any) -> None:
         """Send an event to the requester, if the requester wants events.

@@ -339,9 +339,8 @@ class TaskExecutor:
         context = TaskContext(task, attempt, questions, max_result, bound, verified)
         run = Run(record, task, attempt, questions, context, slot)
         self._runs[record.key] = run
-        run.work = self.background.start(self._run(run))
         # Not in a `finally` of the coroutine, which does not begin when it is canceled before its first step.
-        run.work.add_done_callback(lambda _: self._on_run_end(run))
+        run.work = self.background.start(self._run(run), on_end=partial(self._on_run_end, run))
 
     async def _run(self, run: Run) -> None:
         run.threads = follow_threads()

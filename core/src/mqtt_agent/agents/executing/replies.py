@@ -35,7 +35,9 @@ class Replies:
         self._scope = scope
         self._background = background
         self._sending: set[tuple[TaskKey, str | None]] = set()
-        self._settling: set[TaskKey] = set()
+        self._settling: set[TaskKey] = set()  # the tasks of which it is being stored that their results were sent
+        self._notes: dict[TaskKey, TaskState] = {}
+        self._noting: asyncio.Task[None] | None = None
         self._saying: set[tuple[TaskKey, int]] = set()
 
     async def send_unsettled(self) -> None:
@@ -43,8 +45,8 @@ class Replies:
         async for records in self._scope.records("received", TERMINAL, unsettled=True):
             sent = await asyncio.gather(*(self._send_unless_sending(record) for record in records))
             for record, has_it in zip(records, sent, strict=True):
-                if has_it:  # in the background: the next results must not wait for the store
-                    self._background.start(self._settle(record.key, record.state))
+                if has_it:
+                    self._settle_soon(record.key, record.state)
 
     async def send(self, record: TaskRecord) -> None:
         """Send the result of a finished task, and store that the broker has it.
@@ -55,7 +57,7 @@ class Replies:
             record: The record of a task in a terminal state.
         """
         if await self._send_unless_sending(record):
-            await self._settle(record.key, record.state)
+            self._settle_soon(record.key, record.state)
 
     async def _send_unless_sending(self, record: TaskRecord) -> bool:
         """Send a result, unless it is being sent. Returns whether the broker has it and this must be stored."""
@@ -77,7 +79,7 @@ class Replies:
             for topic in self.topics(record.task_id, record.peer, record.reply_to):
                 sent.append(publish(topic, payload, properties=properties))  # noqa: PERF401
             await reached_when_sent("result.published")
-            codes = await asyncio.gather(*sent)
+            codes = [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent)
         except (PayloadTooLarge, PoisonMessage) as error:
             logger.error("the requester gets an error in place of the result of task %s: %s", record.task_id, error)
             self._send_instead(record, error)
@@ -109,16 +111,27 @@ class Replies:
         for topic in self.topics(record.task_id, record.peer, record.reply_to):
             self.publish(topic, pydantic_core.to_json(result), record.task_id)
 
-    async def _settle(self, key: TaskKey, state: TaskState) -> None:
-        """Store that the broker has a result, unless this is being stored already."""
+    def _settle_soon(self, key: TaskKey, state: TaskState) -> None:
+        """Store that the broker has a result, unless this is being stored already.
+
+        The notes of one turn of the event loop are stored together.
+        """
         if key in self._settling:
             return
         self._settling.add(key)
-        settle = partial(self._scope.store.change, key, (state,), settled=True)
+        self._notes[key] = state
+        if self._noting is None or self._noting.done():
+            self._noting = self._background.start(self._settle_all())
+
+    async def _settle_all(self) -> None:
+        notes, self._notes, self._noting = self._notes, {}, None
+        settle = partial(self._scope.store.settle, list(notes.items()))
+        what = f"the note that the result of task {next(iter(notes)).task_id:.80} was sent"
+        what = what if len(notes) == 1 else f"{what}, and those of {len(notes) - 1} others"
         try:
-            await self._scope.retry.until_stored(settle, f"the note that the result of task {key.task_id:.80} was sent")
+            await self._scope.retry.until_stored(settle, what)
         finally:
-            self._settling.discard(key)
+            self._settling.difference_update(notes)
 
     # Topics
 

@@ -193,7 +193,8 @@ class Delegations:
         handle = known or self._follow(record, listen=listen, synchronous=synchronous)
         self._callers[record.task_id] += 1
         try:
-            await self._subscribed()
+            if record.task_id in self._listening:
+                await self._subscribed()
             stored = await self._add(record)
         except BaseException as error:
             self._drop_caller(record.task_id)

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, Protocol
 from mqtt_agent.agents.outcome import error_of
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.feed import Feed
+from mqtt_agent.aio.waiting import release
 from mqtt_agent.display import Screen, TaskView
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import MQTTAgentError, TaskTimeout
 from mqtt_agent.wire import ASKING, TaskEvent, TaskResult, TaskState, read_result_state
+from mqtt_agent.wire.tasks import state_of
 
 __all__ = ["SentAnswer", "TaskHandle", "input_id_of"]
 
@@ -95,6 +97,7 @@ class TaskHandle:
         self._viewers: list[asyncio.Event] = []
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[TaskResult] = self._loop.create_future()
+        self._waiting: set[asyncio.Future[bool]] = set()
         self._events: Feed[TaskEvent] = Feed()
         self._seq = 0
         self._end_timer: asyncio.TimerHandle | None = None
@@ -158,19 +161,30 @@ class TaskHandle:
             TransportError: The broker refused the task, or the connection has ended for good.
         """
         timeout = checked_seconds(timeout)
-        if not self._outcome.done():
-            await asyncio.wait([self._outcome], timeout=timeout)
-            if not self._outcome.done():
-                raise TaskTimeout(
-                    f"task {self.task_id} has no result from {self.peer} after {timeout:g} s; it goes on: resume() it",
-                    task_id=self.task_id,
-                    peer=self.peer,
-                )
+        if not self._outcome.done() and not await self._over_within(timeout):
+            raise TaskTimeout(
+                f"task {self.task_id} has no result from {self.peer} after {timeout:g} s; it goes on: resume() it",
+                task_id=self.task_id,
+                peer=self.peer,
+            )
         result = self._outcome.result()
         error = error_of(result, self.peer)
         if error is not None:
             raise error
         return result.result
+
+    async def _over_within(self, timeout: float | None) -> bool:
+        # Each asyncio task that waits has its own future, so that canceling the task does not cancel the outcome. This
+        # wakes the task one turn of the event loop earlier than asyncio.wait().
+        waiting: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.add(waiting)
+        timer = None if timeout is None else self._loop.call_later(timeout, release, waiting, False)
+        try:
+            return await waiting
+        finally:
+            self._waiting.discard(waiting)
+            if timer is not None:
+                timer.cancel()
 
     async def events(self) -> AsyncIterator[TaskEvent]:
         """Iterate over the task's events, in order, until the task is over. The last event has the terminal state.
@@ -268,6 +282,10 @@ class TaskHandle:
         finally:
             self._viewers.remove(changed)
 
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            release(waiting, True)
+
     def _changed(self) -> None:
         for viewer in self._viewers:
             viewer.set()
@@ -295,7 +313,7 @@ class TaskHandle:
     def _take_status(self, event: TaskEvent) -> bool:
         """Take over the state of a status event. Returns whether the state or the question is new."""
         try:
-            state = TaskState(event.status)
+            state = state_of(event.status or "")
         except ValueError:
             return False
         news = (state, event.attempt) != (self.state, self.attempt)
@@ -312,6 +330,7 @@ class TaskHandle:
             return
         self.state = read_result_state(result)
         self._outcome.set_result(result)
+        self._wake()
         self._ended_at = self._ended_at or time.time()
         self._changed()
         if not self._end_if_complete():  # events may come later: brokers keep the order only within a topic
@@ -322,6 +341,7 @@ class TaskHandle:
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # so that asyncio does not log an error that nobody awaits
+            self._wake()
             self._changed()
             self._end()
 
@@ -330,6 +350,7 @@ class TaskHandle:
         if not self._outcome.done():
             with contextlib.suppress(RuntimeError):  # the event loop is closed
                 self._outcome.set_exception(error)
+                self._wake()
             self._outcome.exception()
 
     def raise_failure(self) -> None:

@@ -16,6 +16,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.aio.waiting import Patience, release
 from mqtt_agent.errors import (
     MQTTAgentError,
     PayloadTooLarge,
@@ -53,6 +54,7 @@ class TaskSender:
         self._scope = scope
         self._tasks = tasks
         self.on_changed: Callable[[TaskHandle], None] = lambda handle: None
+        self._patience = Patience(CONFIRMED_WITHIN)
         self._falling: dict[str, asyncio.Task[None]] = {}  # by task: the second try, on a plain topic
 
     # Sender-bound topics
@@ -129,9 +131,11 @@ class TaskSender:
         Raises:
             TransportError, PayloadTooLarge: The task cannot be sent, or the broker refused it.
         """
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             own = synchronous and record.reply_to is None
-            confirmed = self.send(record, self._scope.topics.task_result(record.task_id) if own else None)
+            topic = self._scope.topics.task_result(record.task_id) if own else None
+            confirmed = self.send(record, topic, partial(self._on_sent, handle, record, waiting))
         except QueueFull as error:
             logger.info("task %s is stored, and is sent later: %s", record.task_id, error)
             return
@@ -139,13 +143,19 @@ class TaskSender:
             self._refuse(handle, record, error)
             raise
         await reached_when_sent("delegated.published")
-        confirmed.add_done_callback(partial(self._on_confirmed, handle, record))
         if not synchronous and self._scope.connection.connected:
-            await asyncio.wait([confirmed], timeout=CONFIRMED_WITHIN)
-            await asyncio.sleep(0)  # until the callback has seen the confirmation
+            if not confirmed.done():
+                self._patience.limit(waiting)
+                await waiting
             if record.task_id in self._falling:
                 await asyncio.wait([self._falling[record.task_id]], timeout=CONFIRMED_WITHIN)
             handle.raise_failure()
+
+    def _on_sent(
+        self, handle: TaskHandle, record: TaskRecord, waiting: asyncio.Future[None], confirmed: asyncio.Future[int]
+    ) -> None:
+        self._on_confirmed(handle, record, confirmed)
+        release(waiting, None)
 
     def _on_confirmed(self, handle: TaskHandle, record: TaskRecord, confirmed: asyncio.Future[int]) -> None:
         if confirmed.cancelled():
@@ -211,12 +221,18 @@ class TaskSender:
         what = f"that the broker refused task {record.task_id:.80}"
         self._tasks.background.start(self._scope.retry.until_stored(give_up, what))
 
-    def send(self, record: TaskRecord, reply_to: str | None = None) -> asyncio.Future[int]:
+    def send(
+        self,
+        record: TaskRecord,
+        reply_to: str | None = None,
+        on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
+    ) -> asyncio.Future[int]:
         """Send a task to its peer's inbox.
 
         Args:
             record: The task's record.
             reply_to: The topic to which the result is to go; None means the results topic of this agent.
+            on_confirmed: See :meth:`Connection.publish_soon`.
 
         Returns:
             A future of the broker's reason code.
@@ -226,7 +242,8 @@ class TaskSender:
         """
         properties = self._properties(record, reply_to or record.reply_to or self.results_topic)
         payload = pydantic_core.to_json(record.task)
-        return self._scope.connection.publish_soon(self.inbox(record), payload, properties=properties)
+        publish = self._scope.connection.publish_soon
+        return publish(self.inbox(record), payload, properties=properties, on_confirmed=on_confirmed)
 
     async def send_control_soon(self, peer: str, control: Control, bound: bool) -> None:
         """Send a control message, and wait up to 5 s for the broker.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -244,6 +245,14 @@ class TaskStore(ABC):
             The record after the change. None when nothing was changed, because the record does not exist or is not as
             expected.
         """
+
+    async def settle(self, tasks: Sequence[tuple[TaskKey, TaskState]]) -> None:
+        """Note that all work for some finished tasks is done. When this fails, some of the notes may be stored.
+
+        Args:
+            tasks: The keys and the states of the tasks. A task that is in another state stays as it is.
+        """
+        await asyncio.gather(*(self.change(key, (state,), settled=True) for key, state in tasks))
 
     @abstractmethod
     async def claim(self, agent: str) -> TaskRecord | None:

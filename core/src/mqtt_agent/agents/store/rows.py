@@ -12,6 +12,7 @@ import pydantic_core
 from mqtt_agent.agents.store.base import RESERVED_SEQS, Outline, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
+from mqtt_agent.wire.tasks import state_of
 
 __all__ = [
     "FLAGS",
@@ -60,6 +61,10 @@ class Row(NamedTuple):
     expires_at: float | None
 
 
+_END_OF_KEY = 1 + len(TaskKey._fields)
+_AFTER_KEY = Row._fields[_END_OF_KEY:]
+
+
 def to_row(record: TaskRecord) -> Row:
     """Make the row of a record. The row's position is 0 until the record is added.
 
@@ -76,11 +81,11 @@ def to_row(record: TaskRecord) -> Row:
         peer=record.peer,
         task=_encode(record.task, "task", key),
         digest=record.digest,
-        state=TaskState(record.state).value,
+        state=state_of(record.state).value,
         attempt=_integer(record.attempt, "attempt", key),
         seq=_integer(record.seq, "seq", key),
         saved=None if record.saved is None else _encode(record.saved, "saved", key),
-        inputs=_encode(record.inputs, "inputs", key),
+        inputs=_encode(record.inputs, "inputs", key) if record.inputs else "[]",
         result=None if record.result is None else _encode(record.result, "result", key),
         reply_to=record.reply_to,
         settled=int(record.settled),
@@ -98,25 +103,19 @@ def to_record(row: Row) -> TaskRecord:
         StoreError: The row has a value that no store writes: another program has written it, or the disk is damaged.
     """
     try:
-        return TaskRecord(
-            key=TaskKey(row.agent, cast("TaskRole", row.role), row.task_id, row.requester),
-            peer=row.peer,
-            task=_decode(row.task),
-            digest=row.digest,
-            state=TaskState(row.state),
-            attempt=row.attempt,
-            seq=row.seq,
-            saved=None if row.saved is None else _decode(row.saved),
-            inputs=_decode(row.inputs),
-            result=None if row.result is None else _decode(row.result),
-            reply_to=row.reply_to,
-            settled=bool(row.settled),
-            cancel_requested=bool(row.cancel_requested),
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            expires_at=row.expires_at,
-            position=row.position,
-        )
+        fields: dict[str, Any] = dict(zip(_AFTER_KEY, row[_END_OF_KEY:], strict=True))
+        fields["key"] = TaskKey(row.agent, cast("TaskRole", row.role), row.task_id, row.requester)
+        fields["task"] = _decode(row.task)
+        fields["state"] = state_of(row.state)
+        fields["saved"] = None if row.saved is None else _decode(row.saved)
+        fields["inputs"] = [] if row.inputs == "[]" else _decode(row.inputs)
+        fields["result"] = None if row.result is None else _decode(row.result)
+        fields["settled"], fields["cancel_requested"] = row.settled != 0, row.cancel_requested != 0
+        fields["position"] = row.position
+        # The constructor takes longer than all of this: it looks for the defaults of 18 fields.
+        record = TaskRecord.__new__(TaskRecord)
+        record.__dict__.update(fields)
+        return record
     except (ValueError, TypeError) as error:
         raise StoreError(f"task {row.task_id!r} in the store is damaged: {error}", permanent=True) from error
 
@@ -161,7 +160,7 @@ def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:
         if name not in _CHANGEABLE:
             raise TypeError(f"change() cannot change the field {name!r}")
         if name == "state":
-            columns[name] = TaskState(value).value
+            columns[name] = state_of(value).value
         elif name in FLAGS:
             columns[name] = int(bool(value))
         elif name in _JSON:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -59,7 +60,14 @@ SWEEP = (
 )
 
 
-def update_sql(columns: Iterable[str]) -> str:
+SETTLE = (
+    "UPDATE tasks SET settled = 1"
+    " WHERE agent = ? AND role = ? AND task_id = ? AND requester = ? AND +state = ?"  # +: found by its key
+)
+
+
+@functools.lru_cache(256)
+def update_sql(columns: tuple[str, ...]) -> str:
     """The statement that writes some columns of the row at a position."""
     return f"UPDATE tasks SET {', '.join(f'{column} = ?' for column in columns)} WHERE position = ?"
 
@@ -185,6 +193,11 @@ class SqliteStore(ThreadedStore):
         return row and to_record(row)
 
     @override
+    async def settle(self, tasks: Sequence[tuple[TaskKey, TaskState]]) -> None:
+        values = [(*key, state.value) for key, state in tasks]
+        await self._run(lambda connection: connection.executemany(SETTLE, values), writes=True)
+
+    @override
     async def claim(self, agent: str) -> TaskRecord | None:
         def work(connection: sqlite3.Connection) -> Row | None:
             found = connection.execute(OLDEST, (agent,)).fetchone()
@@ -244,8 +257,8 @@ class SqliteStore(ThreadedStore):
         values = agent, before, limit
         return await self._run(lambda connection: connection.execute(SWEEP, values).rowcount, writes=True)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
-        return await self._submit(work, writes=writes)
+    def _run(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> Awaitable[T]:
+        return self._submit(work, writes=writes)
 
 
 def _get(connection: sqlite3.Connection, key: TaskKey) -> Row | None:
@@ -259,7 +272,7 @@ def _fetch(statement: str, values: Mapping[str, object], connection: sqlite3.Con
 
 def _update(connection: sqlite3.Connection, row: Row, columns: dict[str, object]) -> Row:
     if columns:
-        connection.execute(update_sql(columns), (*columns.values(), row.position))
+        connection.execute(update_sql(tuple(columns)), (*columns.values(), row.position))
     return row._replace(**columns)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import Any
 
 from typing_extensions import override
@@ -127,13 +127,13 @@ class ThreadedStore(TaskStore):
                 logger.error("%s: %s; this task is left out: %s to repair it", self._name, error, self._repair)
             return None
 
-    async def _submit(self, work: Any, *, writes: bool) -> Any:
+    def _submit(self, work: Any, *, writes: bool) -> Awaitable[Any]:
         """Run a job in the worker thread, see :meth:`Worker.submit`."""
         worker = self._worker
         if worker is None:
             self._check_usable()
             raise StoreError(f"task store {self._name} is not open; call open() first, or use 'async with'")
-        return await worker.submit(work, writes=writes)
+        return worker.submit(work, writes=writes)
 
     def _leave(self) -> Worker | None:
         """Remove a user. Returns the worker to close when no user is left, else None."""

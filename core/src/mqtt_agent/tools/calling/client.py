@@ -32,6 +32,7 @@ from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.reading import Reading
 from mqtt_agent.tools.calling.recovery import Recovery
 from mqtt_agent.tools.calling.requests import Requests
+from mqtt_agent.tools.calling.responses import Responses
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
 from mqtt_agent.tools.lists import ServerList, ToolList
@@ -138,6 +139,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         self._catalog = LiveCatalog(self._scope, self._max_cards)
         self._queries = queries = Queries(self._scope, self._catalog)
         self._calls = OutgoingCalls(self._scope, self._catalog, queries, self._max_pending)
+        self._responses = Responses(self._scope, self._catalog, queries, self._calls)
         self._requests = Requests(self._catalog, queries)
         self._listening = Listening(self._scope, self._catalog, queries)
         self._catalog.on_server_gone.append(queries.on_server_gone)
@@ -199,10 +201,10 @@ class ToolClient(Reading, NeedsAsyncWith):
         self.connection.on_reconnected.append(self._on_reconnected)
         scope = self._scope
         if scope.dialect.plain:
-            await self.connection.subscribe(scope.inbox, self._calls.on_response)
+            await self.connection.subscribe(scope.inbox, self._responses.on_response)
         if scope.dialect.bound:
             await self.connection.subscribe(
-                scope.bound_inbox, self._calls.on_bound_response, on_refused=scope.dialect.on_refused
+                scope.bound_inbox, self._responses.on_bound_response, on_refused=scope.dialect.on_refused
             )
         await self.connection.start()
         self._leased = True
@@ -228,8 +230,8 @@ class ToolClient(Reading, NeedsAsyncWith):
         try:
             await self._listening.stop()
             await self._catalog.stop()
-            await self.connection.unsubscribe(self._scope.inbox, self._calls.on_response)
-            await self.connection.unsubscribe(self._scope.bound_inbox, self._calls.on_bound_response)
+            await self.connection.unsubscribe(self._scope.inbox, self._responses.on_response)
+            await self.connection.unsubscribe(self._scope.bound_inbox, self._responses.on_bound_response)
         finally:
             if self._leased:
                 self._leased = False

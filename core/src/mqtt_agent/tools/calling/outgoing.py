@@ -1,5 +1,6 @@
-"""Sends a client's calls and settles them: by the response, the timeout, a cancellation or the broker's refusal.
+"""Sends a client's calls, and settles them without a response: by the timeout, a cancellation or a refusal.
 
+:mod:`mqtt_agent.tools.calling.responses` takes the responses.
 :mod:`mqtt_agent.tools.calling.recovery` decides what to do with a call when a server or the broker is lost.
 """
 
@@ -15,7 +16,6 @@ import pydantic_core
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
-from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import (
     CallCanceled,
@@ -28,7 +28,6 @@ from mqtt_agent.errors import (
     ToolUnavailable,
     TopicNotAuthorized,
     TransportError,
-    WireError,
 )
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
@@ -38,14 +37,12 @@ from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import (
     NO_MATCHING_SUBSCRIBERS,
-    InboundMessage,
     PublishProperties,
     check_reason_code,
     tell_when_denied,
 )
 from mqtt_agent.transport.packing import message_expiry
-from mqtt_agent.wire import Call, CallFault, Cancel, Query, Response, ServerCard, decode, encode, new_call_id, to_json
-from mqtt_agent.wire.calls import DOES_NOT_FIT
+from mqtt_agent.wire import Call, Cancel, Query, ServerCard, encode, new_call_id, to_json
 
 __all__ = ["OutgoingCalls"]
 
@@ -75,6 +72,7 @@ class OutgoingCalls:
         looking: This timer, while calls are under way.
         follow: Subscribes to the stream of a call, on the kind of topics that the call goes to.
         paced: The tools whose calls the broker has lost, each with the queue of its calls.
+        over: The latest calls that are over, and the server of each call that was sent once.
         on_expired: Called with a call whose servers may have dropped the call, because its first caller has a shorter
             timeout than a caller that has joined the call.
     """
@@ -86,6 +84,7 @@ class OutgoingCalls:
         self.follow: Callable[[CallHandle], Awaitable[None]] | None = None
         self.paced: dict[str, PacedCalls] = {}
         self.on_expired: list[Callable[[PendingCall], None]] = []
+        self.over: dict[str, str | None] = {}
         self._connection = scope.connection
         self._topics = scope.topics
         self._agent_id = scope.agent_id
@@ -97,8 +96,6 @@ class OutgoingCalls:
         self._max_pending = max_pending
         self._closed = ""
         self._pending: dict[str, PendingCall] = {}
-        self._over: dict[str, str | None] = {}
-        """The latest calls that are over, and the server of each call that was sent once."""
         self._tasks = BackgroundTasks()
         self._faults = FaultLog(logger)
 
@@ -229,9 +226,9 @@ class OutgoingCalls:
         """Believe a response on every kind of topic that the client uses: an earlier process has sent the call."""
         pending.kinds |= {kind for kind, used in ((True, self._dialect.bound), (False, self._dialect.plain)) if used}
 
-    def pending(self, handle: CallHandle) -> PendingCall | None:
+    def pending(self, call_id: str) -> PendingCall | None:
         """The record of a call that is under way; None when the call is over."""
-        return self._pending.get(handle.call_id)
+        return self._pending.get(call_id)
 
     def stop_looking(self) -> None:
         """Stop the timer that looks at the calls under way."""
@@ -336,7 +333,7 @@ class OutgoingCalls:
             return False
         # Only the replica is left out: another replica with its schema may be there, as in a rolling deployment.
         pending.unreached.add(replica)
-        self._try_another(pending)
+        self.try_another(pending)
         return True
 
     def _on_no_subscriber(self, pending: PendingCall, *, looked: bool = False) -> None:
@@ -360,89 +357,7 @@ class OutgoingCalls:
 
     # Settling
 
-    def on_bound_response(self, message: InboundMessage) -> None:
-        """Take a message that arrived on the client's sender-bound inbox; see :meth:`on_response`."""
-        self.on_response(message, message.topic.rpartition("/")[2])
-
-    def on_response(self, message: InboundMessage, sender: str | None = None) -> None:
-        """Take a message that arrived on the client's inbox: the response to a call or to a query.
-
-        Args:
-            message: The message.
-            sender: The server that the topic names as its writer; None for a plain topic.
-        """
-        try:
-            response = decode(Response, message.payload, self._max_payload)
-        except WireError as error:
-            if not self._queries.take_chunk(message.payload, sender):
-                self._on_unreadable(message, sender, error)
-            return
-        if sender is not None:
-            if response.server not in (None, sender):
-                self._faults.refuse(message, "a response in the name of another server", repr(response.server))
-                return
-            if response.server is None:
-                response.server = sender
-        pending = self._pending.get(response.call_id)
-        if pending is not None:
-            if not self._may_answer(pending, sender, message, response.server):
-                self._faults.refuse(message, "a response of a server that has not got the call", response.call_id)
-                return
-            if response.error is not None and response.error.code == DOES_NOT_FIT:
-                refused_by = self._catalog.server(response.server or "")
-                if refused_by is not None and not pending.handle.done:
-                    pending.refusals.append((response, refused_by))
-                    self._try_another(pending)
-                    return
-            pending.settle(response)
-        elif response.call_id in self._over:
-            message.refuse("the call is over, and has its response")
-            self._check_second(message.topic, response, self._over[response.call_id])
-        elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
-            self._faults.refuse(message, "a response to a call that nobody waits for", repr(response.call_id))
-
-    def _may_answer(
-        self, pending: PendingCall, sender: str | None, message: InboundMessage, server: str | None
-    ) -> bool:
-        """Whether a response may answer a call, as far as its topic and its signature tell."""
-        if sender is None and message.must_be_proven:
-            known = server is not None and self._catalog.may_answer(pending.handle.tool, server)
-            return known and False in pending.kinds
-        if sender is None:
-            return False in pending.kinds
-        return True in pending.kinds and self._catalog.may_answer(pending.handle.tool, sender)
-
-    def _on_unreadable(self, message: InboundMessage, sender: str | None, error: WireError) -> None:
-        """Take a response that cannot be read, whose Correlation Data may name a call.
-
-        On a plain topic, anybody may have sent it. So the call goes on, and its timeout tells about the response.
-        """
-        self._faults.refuse(message, "an unreadable response", error)
-        call_id = (message.correlation_data or b"").decode(errors="replace")
-        pending = self._pending.get(call_id)
-        if pending is None or not self._may_answer(pending, sender, message, None):
-            return
-        if sender is None:
-            pending.unreadable = error
-            pending.ask_at = 0
-            return
-        fault = CallFault(
-            type="tool_error", code="UNREADABLE_RESPONSE", message=f"the response cannot be read: {error}"
-        )
-        pending.settle(Response(call_id=call_id, status="error", error=fault, server=sender))
-
-    def _check_second(self, topic: str, response: Response, server: str | None) -> None:
-        """Drop a response to a call that is over. Tell when another server than the call's server has run the call."""
-        if None in (server, response.server) or response.server == server:
-            logger.debug("a response to call %s, which is over, was dropped", response.call_id)
-        else:
-            what = f"call {response.call_id:.40} was sent once, and ran at {server:.60} and at {response.server:.60}"
-            advice = (
-                "brokers with a bridge each run it: run all replicas of a server at one broker, see docs/brokers.md"
-            )
-            self._faults.tell(topic, "a second response to a call", f"{what}; {advice}")
-
-    def _try_another(self, pending: PendingCall) -> None:
+    def try_another(self, pending: PendingCall) -> None:
         """Send a call that does not fit one replica's schema to a replica with another schema, as during a deployment.
 
         The call has not run. Each schema is tried once. Then the refusal of the server that started last ends the call.
@@ -542,6 +457,6 @@ class OutgoingCalls:
         if self._pending.get(pending.handle.call_id) is pending:
             del self._pending[pending.handle.call_id]
             sent_once = pending.handle.attempt == 1 and not pending.unconfirmed
-            self._over[pending.handle.call_id] = pending.handle.server if sent_once else None
-            if len(self._over) > _REMEMBERED:
-                del self._over[next(iter(self._over))]
+            self.over[pending.handle.call_id] = pending.handle.server if sent_once else None
+            if len(self.over) > _REMEMBERED:
+                del self.over[next(iter(self.over))]

@@ -167,7 +167,7 @@ class Recovery:
 
     def resume(self, handle: CallHandle) -> None:
         """Send a call that was opened and that an earlier process may have sent, unless a server has the call."""
-        pending = self._calls.pending(handle)
+        pending = self._calls.pending(handle.call_id)
         if pending is not None:
             self._calls.expect_any(pending)
             self._tasks.start(self._find_or_send(pending))

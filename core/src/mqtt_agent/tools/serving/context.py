@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, TypeVar
 
 from mqtt_agent.deprecation import warn_renamed
@@ -15,7 +14,7 @@ from mqtt_agent.tools.questions import ELICITATION, Elicited, as_object, elicita
 from mqtt_agent.tools.serving.content_files import Owner, Source
 from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.results import SharedContent
-from mqtt_agent.transport import PacedSender, tell_when_denied
+from mqtt_agent.transport import PacedSender
 from mqtt_agent.wire import StreamMessage, encode, to_json
 from mqtt_agent.wire.calls import LOG_LEVELS
 
@@ -34,7 +33,6 @@ class CallStream:
         send: Publishes a payload on the stream's topic, and returns the future of the broker's confirmation. None when
             the caller does not listen.
         tool: The tool's name, for warnings.
-        topic: The topic of the stream, for warnings.
         server: The id of the replica that each message names; None when the topic names the replica.
 
     Attributes:
@@ -47,7 +45,6 @@ class CallStream:
         call_id: str,
         send: Callable[[bytes], asyncio.Future[int]] | None,
         tool: str = "",
-        topic: str = "",
         server: str | None = None,
     ) -> None:
         self.seq: int = 0
@@ -55,9 +52,7 @@ class CallStream:
         self._call_id = call_id
         self._tool = tool
         self._server = server
-        kind = f"the partial results of tool {tool!r:.80}"
-        watch = partial(tell_when_denied, topic=topic, kind=kind)
-        self._sender = PacedSender(send, watch) if send is not None else None
+        self._sender = PacedSender(send) if send is not None else None
 
     async def publish(self, kind: str, **fields: Any) -> None:
         """Send a stream message. This waits while more than 32 messages are unconfirmed by the broker.

@@ -23,6 +23,7 @@ from mqtt_agent.tools.serving.replay import ReplayStore
 from mqtt_agent.tools.serving.results import ToolResult
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.tools.tracing import traced_handler
+from mqtt_agent.transport import tell_if_denied
 from mqtt_agent.wire import CallFault, Response, checked_json, encode, is_identifier, mended_text, to_json
 from mqtt_agent.wire.calls import DOES_NOT_FIT, INPUT, read_error_type
 
@@ -179,7 +180,8 @@ class CallRunner:
         )
         # A signature proves only a name that the message has.
         server = self._server_id if self._connection.identity is not None and not bound else None
-        return CallStream(call_id, lambda payload: publish(topic, payload), name, topic, server)
+        on_trouble = partial(tell_if_denied, topic, f"the partial results of tool {name!r:.80}")
+        return CallStream(call_id, lambda payload: publish(topic, payload, on_trouble=on_trouble), name, server)
 
 
 _NO_ANSWER = ToolResult(None)
