@@ -13,6 +13,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.listing import Listing, end_of, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
@@ -91,8 +92,7 @@ class Peers:
         """The agents that are followed. Each task ends when card and status have arrived."""
         self._looked_up: set[str] = set()
         """The agents of these that are followed only if they are found."""
-        self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._listing = Listing(self._retained, lambda: None in self._watchers.values(), self._is_wanted)
+        self._listing = Listing(self._retained, self._is_watched, self._is_wanted)
         self._tasks = BackgroundTasks()
 
     # Looking up
@@ -104,10 +104,24 @@ class Peers:
             return None
         return card.model_copy(update={"status": "online" if self.is_online(name) else "offline"})
 
-    def cards(self) -> list[AgentCard]:
-        """All cards, sorted by name, each with the agent's present status."""
-        cards = (self.card(name) for name in sorted(self._cards))
-        return [card for card in cards if card is not None]
+    def names(self) -> list[str]:
+        """The names of all agents that have published a card, sorted."""
+        return sorted(self._cards)
+
+    async def cards(self, is_wanted: Callable[[AgentCard], bool] = lambda _: True) -> list[AgentCard]:
+        """All wanted cards, sorted by name, each with the agent's present status.
+
+        A long list is made in steps, between which the event loop does other work.
+
+        Args:
+            is_wanted: Whether a card is wanted.
+        """
+        found: list[AgentCard] = []
+        async for name in in_steps(self.names()):
+            card = self.card(name)
+            if card is not None and is_wanted(card):
+                found.append(card)
+        return found
 
     def is_known(self, name: str) -> bool:
         """Whether the agent has published a card or a status."""
@@ -138,13 +152,8 @@ class Peers:
         self._looked_up.discard(name)
         following = self._wanted.get(name)
         if following is None or (following.done() and not succeeded(following)):
-            following = self._wanted[name] = self._tasks.start(self._begin(name))
+            following = self._wanted[name] = self._tasks.start(self._retained.follow(self._filters_of(name)))
         return following
-
-    async def _begin(self, name: str) -> bool:
-        if name in self._leaving:
-            await asyncio.wait([self._leaving[name]])
-        return await self._retained.follow(self._filters_of(name))
 
     async def look_up(self, name: str) -> None:
         """Find one agent, and follow it from now on if it is known.
@@ -158,8 +167,7 @@ class Peers:
         if await end_of(following) and name in self._looked_up and not self.is_known(name):
             self._looked_up.discard(name)
             del self._wanted[name]
-            leaving = self._leaving[name] = self._tasks.start(self._retained.leave(self._filters_of(name)))
-            leaving.add_done_callback(lambda _: self._leaving.pop(name, None))
+            self._retained.leave_soon(self._filters_of(name))
 
     async def follow(self, name: str) -> bool:
         """Follow one agent from now on, and wait until its card and status have arrived.
@@ -213,6 +221,9 @@ class Peers:
             self._trust(name)
         self._cards.clear()
         self._statuses.clear()
+
+    def _is_watched(self) -> bool:
+        return any(name is None and not watcher.closed for watcher, name in self._watchers.items())
 
     def _is_wanted(self, topic: str) -> bool:
         return (self._topics.agent_of_card(topic) or self._topics.agent_of_status(topic)) in self._wanted

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import weakref
 from collections.abc import Callable
 from typing import Literal
 
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.wire import BOUND, ServerCard, ToolCard
 
@@ -16,8 +16,6 @@ __all__ = ["Catalog"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_LISTINGS = 16
-_CARDS_AT_ONCE = 100
-"""How many cards a listing takes before it lets the event loop do other work."""
 _MAX_NAMED = 16
 """How many servers that a tool's cards have named are remembered."""
 Share = Literal["all", "some", "none"]
@@ -171,12 +169,10 @@ class Catalog:
             listing, changes = list[ToolCard](), self._changes
             offered = None if server is None else self._offered_by(server)
             names = sorted(self._tools if offered is None else self._tools.keys() & offered)
-            for number, name in enumerate(names, 1):
+            async for name in in_steps(names):
                 card = self._tools.get(name)
                 if card is not None and (not online_only or self.is_online(name)):
                     listing.append(self.as_it_is(card))
-                if number % _CARDS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
             if self._changes == changes:
                 if len(self._listings) >= _MAX_LISTINGS:
                     self._listings.clear()

@@ -331,7 +331,7 @@ class ToolServer(ToolOffering, Sharing, Service):
                 await self._intake.barrier(self._drain_timeout)
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
-                await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
+                await asyncio.wait_for(self._names.say_offline(), _OFFLINE_WITHIN)
                 await asyncio.gather(*map(self._presence.remove_tool_card, self._withdrawing))
         except (TransportError, asyncio.TimeoutError) as error:
             logger.warning(
@@ -507,10 +507,9 @@ class ToolServer(ToolOffering, Sharing, Service):
             self._forget(name)
             self._presence.forget_digest(name)
         await self._give_up(names)
-        for name in names:
-            await self._names.unfollow(name)
+        shared = await self._names.unfollow_all(names)
         if self._presence.announced and self._presence.serving:
-            await self._presence.withdraw(held, self._intake.sees_all)
+            await self._presence.withdraw(held, self._intake.sees_all, everyone=shared)
             self._withdrawing.difference_update(held)
 
     async def _replace(self, names: list[str]) -> None:
