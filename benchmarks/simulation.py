@@ -3,24 +3,21 @@
     make simulate                       all sizes, and a real run with 300 on Mosquitto; about ten minutes
     make simulate ARGS="--sizes 100"    only this size, and the real run
 
-The real endpoints run in one process, on a broker without a network (``tests/simulated.py``). Then the same is done with
-real connections and Mosquitto at one size. When a count or a number of bytes there differs by more than the tolerance,
-the program ends with status 1.
+The real endpoints run in one process, on a broker without a network (``tests/simulated.py``). Then the same is done
+with real connections and Mosquitto at one size. When a count or a number of bytes there differs by more than the
+tolerance, the program ends with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
@@ -30,6 +27,7 @@ from mqtt_agent import Connection
 from simulated import SimulatedBroker
 
 SIZES = (100, 300, 1_000, 3_000, 10_000)
+KINDS = ("agents", "clients")
 REAL = 300
 TOLERANCE = 0.02
 """By which part the real run may differ from the simulation."""
@@ -37,18 +35,11 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Run:
-    """The phases of one run with agents, and of one run with tool clients."""
+    """The phases of one run, each with the kind of its endpoints."""
 
     count: int
-    servers: int
-    agents: list[Phase]
-    clients: list[Phase]
+    phases: list[tuple[str, Phase]]
     seconds: float
-    megabytes: float
-
-    @property
-    def phases(self) -> list[tuple[str, Phase]]:
-        return [*(("agents", each) for each in self.agents), *(("clients", each) for each in self.clients)]
 
 
 def servers_for(count: int) -> int:
@@ -56,33 +47,26 @@ def servers_for(count: int) -> int:
     return min(100, max(PEERS + 1, count // 3))
 
 
-async def run(connect: Connect, count: int) -> Run:
+async def run(connect: Connect, count: int, kinds: Sequence[str]) -> Run:
     """Let a crowd of this size start and restart."""
-    began, memory = time.monotonic(), psutil.Process().memory_info().rss
-    agents = Crowd(connect)
-    agent_phases = await agents.agents(count)
-    await agents.stop()
-    clients = Crowd(connect)
-    client_phases = await clients.clients(count, servers_for(count))
-    grown = psutil.Process().memory_info().rss - memory
-    await clients.stop()
-    return Run(count, servers_for(count), agent_phases, client_phases, time.monotonic() - began, grown / 1e6)
+    began, phases = time.monotonic(), list[tuple[str, Phase]]()
+    for kind in kinds:
+        crowd = Crowd(connect)
+        working = crowd.agents(count) if kind == "agents" else crowd.clients(count, servers_for(count))
+        phases += [(kind, each) for each in await working]
+        await crowd.stop()
+    return Run(count, phases, time.monotonic() - began)
 
 
-def simulate(count: int) -> Run:
+def simulate(count: int, kinds: Sequence[str] = KINDS) -> Run:
     """A run on the simulated broker."""
-    gc.collect()
-    return asyncio.run(_simulate(count))
+    return asyncio.run(run(SimulatedBroker().connection, count, kinds))
 
 
-async def _simulate(count: int) -> Run:
-    return await run(SimulatedBroker().connection, count)
-
-
-def measure(count: int) -> Run:
+def measure(count: int, kinds: Sequence[str] = KINDS) -> Run:
     """A run on Mosquitto, with real connections."""
-    with Mosquitto(["max_connections -1"]) as broker:
-        return asyncio.run(run(lambda client_id: Connection(broker.url, client_id=client_id), count))
+    with Mosquitto() as broker:
+        return asyncio.run(run(lambda client_id: Connection(broker.url, client_id=client_id), count, kinds))
 
 
 def differences(simulated: Run, real: Run, tolerance: float = TOLERANCE) -> list[str]:
@@ -114,15 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", type=int, default=SIZES, help="numbers of endpoints to simulate")
     parser.add_argument("--real", type=int, default=REAL, help="number of endpoints of the real run; 0 for no real run")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="the kinds of endpoints")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.ERROR)
     print(f"{PEERS} peers of each agent; {TOOLS} tools and {len(REPLICAS)} replicas of each tool server", flush=True)
     for count in options.sizes:
-        simulated = simulate(count)
+        simulated = simulate(count, options.only)
         print(table([("simulated", simulated)]))
-        print(f"{simulated.seconds:.0f} s, {simulated.megabytes:,.0f} MB for the clients and servers\n", flush=True)
+        print(f"{simulated.seconds:.0f} s\n", flush=True)
     if options.real:
-        both = simulate(options.real), measure(options.real)
+        both = simulate(options.real, options.only), measure(options.real, options.only)
         print(table([("simulated", both[0]), ("Mosquitto", both[1])]))
         wrong = differences(*both)
         if wrong:

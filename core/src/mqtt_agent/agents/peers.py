@@ -68,6 +68,8 @@ class Peers:
         self._topics = scope.topics
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
+        self._shown: dict[str, tuple[AgentCard, AgentCard]] = {}
+        """The cards that do not say the agent's present status, each with a copy that does."""
         self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
         """Each watcher, with the id of the agent whose changes it wants; None for all agents."""
         self._faults = FaultLog(logger)
@@ -98,11 +100,18 @@ class Peers:
     # Looking up
 
     def card(self, name: str) -> AgentCard | None:
-        """The card of one agent, with the agent's present status; None when the agent has published no card."""
+        """The card of one agent, with the agent's present status; None when the agent has published no card.
+
+        Until the card or the status changes, it is the same object. So many listings make no objects.
+        """
         card = self._cards.get(name)
-        if card is None:
-            return None
-        return card.model_copy(update={"status": "online" if self.is_online(name) else "offline"})
+        status = "online" if self.is_online(name) else "offline"
+        if card is None or card.status == status:
+            return card
+        shown = self._shown.get(name)
+        if shown is None or shown[0] is not card:
+            shown = self._shown[name] = (card, card.model_copy(update={"status": status}))
+        return shown[1]
 
     def names(self) -> list[str]:
         """The names of all agents that have published a card, sorted."""
@@ -220,6 +229,7 @@ class Peers:
         for name in tuple(self._doubted):
             self._trust(name)
         self._cards.clear()
+        self._shown.clear()
         self._statuses.clear()
 
     def _is_watched(self) -> bool:
@@ -303,6 +313,7 @@ class Peers:
         was_online = self.is_online(name)
         if self._topics.agent_of_card(topic) is not None:
             known = self._cards.pop(name, None)
+            self._shown.pop(name, None)
         else:
             known = self._statuses.pop(name, None)
         self._compare(name, was_online, changed=known is not None)

@@ -58,7 +58,8 @@ class Requester:
             online_only: Leave out agents that are offline.
 
         Returns:
-            The cards of the agents, each with the agent's present status.
+            The cards of the agents, each with the agent's present status. Until a card or a status changes, further
+            listings return the same card objects. So copy a card before you change it.
 
         Raises:
             ConnectionLost: This agent is not started.

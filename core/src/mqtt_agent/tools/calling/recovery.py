@@ -130,8 +130,10 @@ class Recovery:
             with_its_calls: Whether the server's process may have ended and lost its calls.
         """
         now = asyncio.get_running_loop().time()
-        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)
-        self._lost_servers = {s.server: s for s in self._lost_servers.values() if s.lost_at > now - _MAY_HAVE_FOR}
+        self._lost_servers.pop(card.server, None)
+        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)  # the latest is the last
+        while (first := next(iter(self._lost_servers.values()))).lost_at <= now - _MAY_HAVE_FOR:
+            del self._lost_servers[first.server]
         affected = self._may_be_at(card)
         if with_its_calls:
             for pending in affected:
