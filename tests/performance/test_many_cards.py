@@ -18,7 +18,7 @@ from simulated import SimulatedBroker
 from support import soon
 
 CARDS = 250
-MEMORY = 60_000
+MEMORY = 20_000
 """Bytes for each card at most."""
 AT_ONCE = 64
 """Messages that are handled before the event loop does other work, at most."""
