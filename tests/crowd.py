@@ -199,7 +199,7 @@ class Crowd:
             await clients[number].start()
             for step in range(PEERS):
                 tool = _tool(f"server-{(number + step) % servers:04}", number % TOOLS)
-                assert await clients[number].get_tool(tool) is not None
+                assert await clients[number].get_tool(tool, timeout=60) is not None  # a slow machine looks once too
 
         for replicas in by_replica:
             await each(replicas, lambda server: server.start())
