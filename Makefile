@@ -16,7 +16,7 @@ export COVERAGE_FILE := $(CURDIR)/.coverage
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test coverage crewai crew notebooks docs picture wheels lowest storm long mutations lint imports format hooks bench growth million lock release clean help
+.PHONY: demo test coverage crewai crew notebooks docs picture wheels lowest storm long mutations lint imports format hooks bench growth million simulate lock release clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -101,6 +101,9 @@ growth: $(BENCH)  ## measure with larger payloads, and more replicas, tools, cli
 
 million: $(INSTALLED)  ## send a million tasks through one pair of agents; only the stores may grow (ARGS="--tasks 100000")
 	@$(RUN)/python benchmarks/million.py $(ARGS)
+
+simulate: $(INSTALLED)  ## count what up to 10,000 agents and tool clients get, and check it with a real run of 300 (ARGS="--sizes 100")
+	@cd benchmarks && ../$(RUN)/python simulation.py $(ARGS)
 
 lock: $(INSTALLED)  ## update requirements.txt from the pyproject files
 	@scripts/lock

@@ -315,8 +315,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "retained messages that are still there are forgotten after a reconnect",
         "endpoints/retained.py",
-        "if seen < epoch]",
-        "if seen <= epoch]",
+        "if self._seen.get(topic, epoch) < epoch:",
+        "if self._seen.get(topic, epoch) <= epoch:",
         ("conformance/test_cards.py::test_cards_that_were_removed_meanwhile_are_forgotten[mosquitto]",),
     ),
     Mutation(

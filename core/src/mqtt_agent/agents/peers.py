@@ -13,6 +13,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.listing import Listing, end_of, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
@@ -67,6 +68,8 @@ class Peers:
         self._topics = scope.topics
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
+        self._shown: dict[str, tuple[AgentCard, AgentCard]] = {}
+        """The cards that do not say the agent's present status, each with a copy that does."""
         self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
         """Each watcher, with the id of the agent whose changes it wants; None for all agents."""
         self._faults = FaultLog(logger)
@@ -91,23 +94,43 @@ class Peers:
         """The agents that are followed. Each task ends when card and status have arrived."""
         self._looked_up: set[str] = set()
         """The agents of these that are followed only if they are found."""
-        self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._listing = Listing(self._retained, lambda: None in self._watchers.values(), self._is_wanted)
+        self._listing = Listing(self._retained, self._is_watched, self._is_wanted)
         self._tasks = BackgroundTasks()
 
     # Looking up
 
     def card(self, name: str) -> AgentCard | None:
-        """The card of one agent, with the agent's present status; None when the agent has published no card."""
-        card = self._cards.get(name)
-        if card is None:
-            return None
-        return card.model_copy(update={"status": "online" if self.is_online(name) else "offline"})
+        """The card of one agent, with the agent's present status; None when the agent has published no card.
 
-    def cards(self) -> list[AgentCard]:
-        """All cards, sorted by name, each with the agent's present status."""
-        cards = (self.card(name) for name in sorted(self._cards))
-        return [card for card in cards if card is not None]
+        Until the card or the status changes, it is the same object. So many listings make no objects.
+        """
+        card = self._cards.get(name)
+        status = "online" if self.is_online(name) else "offline"
+        if card is None or card.status == status:
+            return card
+        shown = self._shown.get(name)
+        if shown is None or shown[0] is not card:
+            shown = self._shown[name] = (card, card.model_copy(update={"status": status}))
+        return shown[1]
+
+    def names(self) -> list[str]:
+        """The names of all agents that have published a card, sorted."""
+        return sorted(self._cards)
+
+    async def cards(self, is_wanted: Callable[[AgentCard], bool] = lambda _: True) -> list[AgentCard]:
+        """All wanted cards, sorted by name, each with the agent's present status.
+
+        A long list is made in steps, between which the event loop does other work.
+
+        Args:
+            is_wanted: Whether a card is wanted.
+        """
+        found: list[AgentCard] = []
+        async for name in in_steps(self.names()):
+            card = self.card(name)
+            if card is not None and is_wanted(card):
+                found.append(card)
+        return found
 
     def is_known(self, name: str) -> bool:
         """Whether the agent has published a card or a status."""
@@ -138,13 +161,8 @@ class Peers:
         self._looked_up.discard(name)
         following = self._wanted.get(name)
         if following is None or (following.done() and not succeeded(following)):
-            following = self._wanted[name] = self._tasks.start(self._begin(name))
+            following = self._wanted[name] = self._tasks.start(self._retained.follow(self._filters_of(name)))
         return following
-
-    async def _begin(self, name: str) -> bool:
-        if name in self._leaving:
-            await asyncio.wait([self._leaving[name]])
-        return await self._retained.follow(self._filters_of(name))
 
     async def look_up(self, name: str) -> None:
         """Find one agent, and follow it from now on if it is known.
@@ -158,8 +176,7 @@ class Peers:
         if await end_of(following) and name in self._looked_up and not self.is_known(name):
             self._looked_up.discard(name)
             del self._wanted[name]
-            leaving = self._leaving[name] = self._tasks.start(self._retained.leave(self._filters_of(name)))
-            leaving.add_done_callback(lambda _: self._leaving.pop(name, None))
+            self._retained.leave_soon(self._filters_of(name))
 
     async def follow(self, name: str) -> bool:
         """Follow one agent from now on, and wait until its card and status have arrived.
@@ -212,7 +229,11 @@ class Peers:
         for name in tuple(self._doubted):
             self._trust(name)
         self._cards.clear()
+        self._shown.clear()
         self._statuses.clear()
+
+    def _is_watched(self) -> bool:
+        return any(name is None and not watcher.closed for watcher, name in self._watchers.items())
 
     def _is_wanted(self, topic: str) -> bool:
         return (self._topics.agent_of_card(topic) or self._topics.agent_of_status(topic)) in self._wanted
@@ -292,6 +313,7 @@ class Peers:
         was_online = self.is_online(name)
         if self._topics.agent_of_card(topic) is not None:
             known = self._cards.pop(name, None)
+            self._shown.pop(name, None)
         else:
             known = self._statuses.pop(name, None)
         self._compare(name, was_online, changed=known is not None)

@@ -27,6 +27,11 @@ class Feed(AsyncIterator[T], Generic[T]):
         self._arrived = asyncio.Event()
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether no further items are added."""
+        return self._closed
+
     def put(self, item: T) -> None:
         """Add an item. When 1,000 items are unread, the oldest is dropped. A closed feed ignores new items."""
         if self._closed:

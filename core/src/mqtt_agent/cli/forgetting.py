@@ -81,6 +81,6 @@ async def _look(
     for server in await client.list_servers(online_only=False):
         found(server.server, server.status, topics.server_card(server.server))
     async with looking_at_peers(session) as peers:
-        for card in peers.cards():
+        for card in await peers.cards():
             found(card.name, card.status, topics.agent_card(card.name), topics.agent_status(card.name))
     return gone, known

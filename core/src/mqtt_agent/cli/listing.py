@@ -81,7 +81,7 @@ async def agents(
 ) -> int:
     """List the agents, or show one."""
     async with looking_at_peers(session) as peers:
-        found = peers.cards()
+        found = await peers.cards()
     if name is not None:
         card = next((each for each in found if each.name == name), None)
         if card is None:

@@ -64,8 +64,8 @@ class Listing:
             self._timer = loop.call_at(self._until, self._end)
         self._waiting += 1
         try:
-            seen = await end_of(self._following)
-            return seen if once else await self._retained.complete()
+            await end_of(self._following)
+            return await self._retained.complete()  # after a reconnect, all messages arrive anew
         finally:
             self._waiting -= 1
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
@@ -81,8 +83,13 @@ class Retained:
         """The topic filters of the messages that are followed now."""
         self._refused: set[str] = set()
         """The topic filters of these that the broker refused."""
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        """The topic filters that are being left in the background."""
         self._complete: asyncio.Task[bool] | None = None
-        self._forgetting: asyncio.TimerHandle | None = None
+        self._checked_in = 0
+        """The epoch of the connection in which ``_complete`` was started."""
+        self._forgetting: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
         """Follow all messages of the source. They arrive in the background."""
@@ -98,7 +105,7 @@ class Retained:
     async def begin(self) -> None:
         """Follow all messages of the source, from now until :meth:`end`. They arrive in the background."""
         allowed = await self._follow(self._source.filters)
-        self._complete = asyncio.create_task(self._wait_complete(allowed))
+        self._check(allowed)
 
     async def end(self, kept: Callable[[str], bool]) -> None:
         """Stop following all messages of the source.
@@ -107,12 +114,14 @@ class Retained:
             kept: Whether the message of a topic is still followed, because :meth:`follow` was called for its topic.
                 All other messages are forgotten.
         """
-        if self._complete is not None:
-            self._complete.cancel()
-            self._complete = None
+        checking = self._complete is not None and not self._complete.done()
+        self._cancel_check()
         await self.leave(self._source.filters)
-        for topic in [topic for topic in self._seen if not kept(topic)]:
-            self._forget(topic)
+        if checking and self._filters:
+            self._check(True)
+        async for topic in in_steps(list(self._seen)):
+            if not kept(topic):
+                self._forget(topic)
 
     async def follow(self, filters: Sequence[tuple[str, Handler]]) -> bool:
         """Follow the messages of a few topics, and wait until the messages that are retained there have arrived.
@@ -124,6 +133,8 @@ class Retained:
             False when the broker does not let the client see the messages, or when this cannot be known now. A further
             call then waits again.
         """
+        while leaving := {self._leaving[topic] for topic, _ in filters if topic in self._leaving}:
+            await asyncio.wait(leaving)
         await self._follow([each for each in filters if each[0] not in self._filters])
         if not self._refused.isdisjoint(topic for topic, _ in filters) or not self._connection.connected:
             return False
@@ -167,8 +178,21 @@ class Retained:
             if topic not in self._filters:  # else it is wanted again
                 self._forget(topic)
 
+    def leave_soon(self, filters: Sequence[tuple[str, Handler]], *, drop: bool = False) -> None:
+        """Call :meth:`leave` in the background; or :meth:`drop`. :meth:`follow` waits for its end."""
+        leaving = self._tasks.start(self.drop(filters) if drop else self.leave(filters))
+        for topic_filter, _ in filters:
+            self._leaving[topic_filter] = leaving
+        leaving.add_done_callback(lambda _: self._on_left(filters, leaving))
+
+    def _on_left(self, filters: Sequence[tuple[str, Handler]], leaving: asyncio.Task[None]) -> None:
+        for topic_filter, _ in filters:
+            if self._leaving.get(topic_filter) is leaving:
+                del self._leaving[topic_filter]
+
     async def stop(self) -> None:
         """Unsubscribe, and forget which messages were seen."""
+        self._tasks.cancel()
         self._cancel_waiting()
         await self._question.stop()
         await self.leave(list(self._filters.items()))
@@ -178,32 +202,43 @@ class Retained:
         self._names.clear()
         self._topics_of.clear()
 
-    def _cancel_waiting(self) -> None:
+    def _cancel_check(self) -> None:
         if self._complete is not None:
             self._complete.cancel()
             self._complete = None
+
+    def _cancel_waiting(self) -> None:
+        self._cancel_check()
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
 
     def on_reconnected(self) -> None:
         """Check the copy after a reconnect, when the broker sends all retained messages again."""
-        if self._filters:
-            self._complete = asyncio.create_task(self._wait_complete(True))
+        if self._filters and self._checked_in != self._connection.epoch:
+            self._check(True)
+
+    def _check(self, allowed: bool) -> None:
+        """Begin to wait for all retained messages, which the present link delivers."""
+        self._cancel_check()  # it would take the end of the earlier messages for the end of these
+        self._checked_in = self._connection.epoch
+        self._complete = asyncio.create_task(self._wait_complete(allowed))
 
     async def complete(self) -> bool:
-        """Wait until all retained messages have been seen.
+        """Wait until all retained messages have been seen that the broker has sent since the latest connect.
 
         Returns:
             False when the broker does not let the client see all of them.
         """
-        complete = self._complete
-        if complete is None:
-            return False
-        if not complete.done():
-            await asyncio.wait([complete])
+        if self._complete is not None and self._connection.connected:
+            self.on_reconnected()  # the connection may not have told of a reconnect yet
+        complete = None
+        while complete is not self._complete:  # a reconnect begins a new wait
+            complete = self._complete
+            if complete is not None and not complete.done():
+                await asyncio.wait([complete])
         try:
-            return not complete.cancelled() and complete.result()
+            return complete is not None and not complete.cancelled() and complete.result()
         except TransportError:
             return False
 
@@ -271,12 +306,14 @@ class Retained:
         # A message that did not arrive again was removed while the client was offline, or the broker has lost it.
         if self._forgetting is not None:
             self._forgetting.cancel()
-        self._forgetting = asyncio.get_running_loop().call_later(PATIENCE, self._forget_unseen, epoch)
+        self._forgetting = asyncio.create_task(self._forget_unseen(epoch))
         return True
 
-    def _forget_unseen(self, epoch: int) -> None:
-        for topic in [topic for topic, seen in self._seen.items() if seen < epoch]:
-            self._forget(topic)
+    async def _forget_unseen(self, epoch: int) -> None:
+        await asyncio.sleep(PATIENCE)
+        async for topic in in_steps(list(self._seen)):
+            if self._seen.get(topic, epoch) < epoch:
+                self._forget(topic)
 
     def _forget(self, topic: str) -> None:
         if self._seen.pop(topic, None) is not None:

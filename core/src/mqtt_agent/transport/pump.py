@@ -22,6 +22,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 _OURS = frozenset((CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT))
 _HIGH_WATER = 256 * 1024  # unsent bytes above which senders wait
 _LINGER = 1.0  # seconds
+_AT_ONCE = 64
+"""How many packets are handled before the event loop does other work. A broker may send 10,000 cards at once."""
 
 
 class Pump:
@@ -59,6 +61,8 @@ class Pump:
         self._lingering: asyncio.Task[None] | None = None
         self._writing = False
         self._flush_scheduled = False
+        self._behind = False
+        """Whether packets that were received wait for the next iteration of the event loop."""
         self._misc_timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -171,13 +175,25 @@ class Pump:
 
     def _on_readable(self) -> None:
         sock = self._socket
-        if sock is None or self._closed:
-            return
-        sock.fill()
-        self.heard_at = self._loop.time()
-        client = self._client
+        if sock is not None and not self._closed and not self._behind:
+            sock.fill()
+            self.heard_at = self._loop.time()
+            self._read(sock)
+
+    def _read_on(self, sock: BufferedSocket) -> None:
+        self._behind = False
+        if not self._closed:
+            self._read(sock)
+
+    def _read(self, sock: BufferedSocket) -> None:
+        client, left = self._client, _AT_ONCE
         try:
             while not self._closed and (packet := sock.next_packet()) is not None:
+                if left == 0:
+                    self._behind = True
+                    self._loop.call_soon(self._read_on, sock)
+                    return
+                left -= 1
                 head, body, end = packet
                 if head & 0xF0 in _OURS:
                     sock.position = end

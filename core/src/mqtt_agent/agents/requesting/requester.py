@@ -15,7 +15,7 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
 from mqtt_agent.aio.lifecycle import Lifecycle
-from mqtt_agent.display.suggestions import hint_for
+from mqtt_agent.display.suggestions import did_you_mean, hint_for
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
 from mqtt_agent.transport import Connection
@@ -58,21 +58,24 @@ class Requester:
             online_only: Leave out agents that are offline.
 
         Returns:
-            The cards of the agents, each with the agent's present status.
+            The cards of the agents, each with the agent's present status. Until a card or a status changes, further
+            listings return the same card objects. So copy a card before you change it.
 
         Raises:
             ConnectionLost: This agent is not started.
         """
         self._check_usable()
         await self._peers.complete()
-        return PeerList(
-            card
-            for card in self._peers.cards()
-            if card.name != self.agent_id
-            and (card.status == "online" or not online_only)
-            and (capability is None or capability in card.capabilities)
-            and (skill is None or any(skill == each.id or skill in each.tags for each in card.skills or ()))
-        )
+
+        def is_wanted(card: AgentCard) -> bool:
+            return (
+                card.name != self.agent_id
+                and (card.status == "online" or not online_only)
+                and (capability is None or capability in card.capabilities)
+                and (skill is None or any(skill == each.id or skill in each.tags for each in card.skills or ()))
+            )
+
+        return PeerList(await self._peers.cards(is_wanted))
 
     async def peer(self, name: str) -> AgentCard | None:
         """Look up one agent.
@@ -333,11 +336,12 @@ class Requester:
         if self._peers.is_known(peer):
             why = f"agent {peer!r} is offline; the task was not sent: use delegate(), or pass wait_online=True"
         else:
-            await self._peers.complete()
-            names = [card.name for card in self._peers.cards() if card.name != self.agent_id]
+            seen_all = await self._peers.complete()
+            names = [name for name in self._peers.names() if name != self.agent_id]
+            hint = hint_for(peer, names, "other agent") if seen_all else did_you_mean(peer, names)
             why = (
                 f"no agent {peer!r} has been seen in namespace {self.namespace!r}; the task was not sent: "
-                f"check the id with peers(), or pass wait_online=True{hint_for(peer, names, 'other agent')}"
+                f"check the id with peers(), or pass wait_online=True{hint}"
             )
         raise PeerUnavailable(why, task_id=task_id, peer=peer)
 

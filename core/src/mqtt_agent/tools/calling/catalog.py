@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import weakref
 from collections.abc import Callable
 from typing import Literal
 
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.wire import BOUND, ServerCard, ToolCard
 
@@ -16,8 +16,6 @@ __all__ = ["Catalog"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_LISTINGS = 16
-_CARDS_AT_ONCE = 100
-"""How many cards a listing takes before it lets the event loop do other work."""
 _MAX_NAMED = 16
 """How many servers that a tool's cards have named are remembered."""
 Share = Literal["all", "some", "none"]
@@ -54,6 +52,10 @@ class Catalog:
         """The names of the servers that the cards of each tool have named, the latest last."""
         self._mentioned: dict[str, int] = {}
         """How many server cards list each tool, also cards of offline servers."""
+        self._awaited: dict[str, set[str]] = {}
+        """For each tool, the online servers that claim its name or wait for it."""
+        self._electing: dict[str, set[str]] = {}
+        """For each server name, the online replicas that serve or are on standby in an election."""
         self._online: set[str] = set()
         """The tools that were online when the watchers were last told."""
         self._watchers: weakref.WeakSet[ToolChanges] = weakref.WeakSet()
@@ -131,10 +133,9 @@ class Catalog:
         This is a replica of the tool's server, or another server that waits for the tool's name.
         """
         card = self._tools.get(tool)
-        online = [c for c in self._servers.values() if c.status == "online" and tool not in c.tools]
-        if any(tool in (c.refused or ()) or tool in (c.claims or ()) for c in online):
-            return True
-        return card is not None and any(c.standby is not None and c.shared_name == card.server for c in online)
+        replicas = self._electing.get(card.server, ()) if card is not None else ()
+        waiting = (*self._awaited.get(tool, ()), *replicas)
+        return any(tool not in self._servers[server].tools for server in waiting)
 
     def as_it_is(self, card: ToolCard) -> ToolCard:
         """A copy of a tool card with the tool's present status, and with the other servers that offer the tool.
@@ -171,12 +172,10 @@ class Catalog:
             listing, changes = list[ToolCard](), self._changes
             offered = None if server is None else self._offered_by(server)
             names = sorted(self._tools if offered is None else self._tools.keys() & offered)
-            for number, name in enumerate(names, 1):
+            async for name in in_steps(names):
                 card = self._tools.get(name)
                 if card is not None and (not online_only or self.is_online(name)):
                     listing.append(self.as_it_is(card))
-                if number % _CARDS_AT_ONCE == 0:
-                    await asyncio.sleep(0)
             if self._changes == changes:
                 if len(self._listings) >= _MAX_LISTINGS:
                     self._listings.clear()
@@ -271,6 +270,8 @@ class Catalog:
         self._bound.clear()
         self._named.clear()
         self._mentioned.clear()
+        self._awaited.clear()
+        self._electing.clear()
         self._online.clear()
 
     def _replace_server(self, server: str, card: ServerCard | None) -> None:
@@ -278,6 +279,8 @@ class Catalog:
         before = self._servers.pop(server, None)
         if card is not None:
             self._servers[server] = card
+        _move(self._awaited, server, _awaits(before), _awaits(card))
+        _move(self._electing, server, _elects(before), _elects(card))
         offered_before = set(before.tools) if before is not None else set[str]()
         offered_now = set(card.tools) if card is not None else set[str]()
         self._count_mentions(offered_before, offered_now)
@@ -351,3 +354,23 @@ class Catalog:
 def _essence(card: ToolCard) -> ToolCard:
     """A card without the parts that change at each publish."""
     return card.model_copy(update={"last_seen": "", "status": "online"})
+
+
+def _awaits(card: ServerCard | None) -> set[str]:
+    """The tools whose names an online server claims or waits for."""
+    return set() if card is None or card.status != "online" else {*(card.refused or ()), *(card.claims or ())}
+
+
+def _elects(card: ServerCard | None) -> set[str]:
+    """The name of an online server that takes part in an election, in a set."""
+    return set() if card is None or card.status != "online" or card.standby is None else {card.shared_name}
+
+
+def _move(servers: dict[str, set[str]], server: str, before: set[str], now: set[str]) -> None:
+    """Note that a server belongs to other keys than before."""
+    for key in before - now:
+        servers[key].discard(server)
+        if not servers[key]:
+            del servers[key]
+    for key in now - before:
+        servers.setdefault(key, set()).add(server)

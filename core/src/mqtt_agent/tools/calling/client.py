@@ -14,6 +14,7 @@ from typing_extensions import Never
 from mqtt_agent.aio.contexts import NeedsAsyncWith
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.display import end_quietly
 from mqtt_agent.endpoints.dialect import Dialect
@@ -289,8 +290,8 @@ class ToolClient(Reading, NeedsAsyncWith):
         """
         await self._ensure_started()
         await self._catalog.complete()
-        servers = self._catalog.servers()
-        return ServerList(c.model_copy() for c in servers if c.status == "online" or not online_only)
+        servers = in_steps(self._catalog.servers())
+        return ServerList([c.model_copy() async for c in servers if c.status == "online" or not online_only])
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
         """The card of one tool. The client looks it up by its exact topic, and keeps it up to date.

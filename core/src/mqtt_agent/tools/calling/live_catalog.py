@@ -29,6 +29,8 @@ __all__ = ["LiveCatalog"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER_WITHIN = 3.0  # seconds
+_SWEPT_AFTER = 1.0
+"""Seconds after a tool's card until the client looks which servers are gone. It looks once for all cards till then."""
 
 
 class LiveCatalog(Catalog):
@@ -65,9 +67,7 @@ class LiveCatalog(Catalog):
         """The servers that are followed by the exact topics of their cards."""
         self._held: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
         """The servers that are followed whatever the cards of the tools list, each for an object that exists."""
-        self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._needs_all = False
-        """Whether a wanted tool has servers that only a subscription to all server cards shows."""
+        self._sweeping: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks()
         own = topics.bound.responses(scope.agent_id, scope.agent_id)
         source = Source(
@@ -167,6 +167,9 @@ class LiveCatalog(Catalog):
 
     async def stop(self) -> None:
         """Unsubscribe, and forget all cards."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         self._listing.stop()
         self._tasks.cancel()
         await self._retained.stop()
@@ -222,8 +225,7 @@ class LiveCatalog(Catalog):
         if tool in self._wanted and tool not in self._tools and tool not in self._mentioned:
             self._wanted.pop(tool).cancel()
             self._found.discard(tool)
-            leaving = self._leaving[tool] = self._tasks.start(self._retained.leave(self._filters_of_tool(tool)))
-            leaving.add_done_callback(lambda _: self._leaving.pop(tool, None))
+            self._retained.leave_soon(self._filters_of_tool(tool))
 
     def follow_server(self, server: str, holder: object | None = None) -> None:
         """Follow the card of a server from now on.
@@ -237,7 +239,7 @@ class LiveCatalog(Catalog):
                 self._held[holder] = server
             following = self._servers_wanted.get(server)
             if following is None or (following.done() and not succeeded(following)):
-                self._servers_wanted[server] = self._tasks.start(self._begin_server(server))
+                self._servers_wanted[server] = self._tasks.start(self._retained.follow(self._filters_of_server(server)))
 
     def _want(self, tool: str) -> asyncio.Task[bool]:
         following = self._wanted.get(tool)
@@ -246,31 +248,19 @@ class LiveCatalog(Catalog):
         return following
 
     async def _begin(self, tool: str) -> bool:
-        await self._left(tool)
         for card in list(self._servers.values()):
             if tool in _tools_of(card) and not _lists_itself_again(card):
                 self.follow_server(card.server)
         seen = await self._retained.follow(self._filters_of_tool(tool))
         await self._wait_for_servers()
-        if self._connection.keeps_retained_apart or not (
-            self._connection.shared_subscriptions and self._lists_its_servers(tool)
-        ):
-            self._needs_all = True
-            return await self.complete() and seen
-        return seen
+        return await self.complete() and seen if self._needs_all(tool) else seen
 
-    async def _begin_server(self, server: str) -> bool:
-        await self._left(server)
-        return await self._retained.follow(self._filters_of_server(server))
-
-    async def _left(self, name: str) -> None:
-        if name in self._leaving:
-            await asyncio.wait([self._leaving[name]])
-
-    def _lists_its_servers(self, tool: str) -> bool:
-        """Whether the card of a tool lists all its servers. Also true when there is no card."""
+    def _needs_all(self, tool: str) -> bool:
+        """Whether a tool may have servers that only a subscription to all server cards shows."""
+        if self._connection.keeps_retained_apart or not self._connection.shared_subscriptions:
+            return True
         card = self._tools.get(tool)
-        return card is None or (card.replicas is not None and len(card.replicas) < MAX_LISTED)
+        return card is not None and (card.replicas is None or len(card.replicas) >= MAX_LISTED)
 
     def _filters_of_tool(self, tool: str) -> list[tuple[str, Handler]]:
         return [(self._topics.tool_card(tool), self._on_tool_card)]
@@ -279,7 +269,7 @@ class LiveCatalog(Catalog):
         return [(self._topics.server_card(server), self._on_server_card)]
 
     def _is_watched(self) -> bool:
-        return self._needs_all or len(self._watchers) > 0
+        return not all(watcher.closed for watcher in self._watchers) or any(map(self._needs_all, self._wanted))
 
     def _is_kept(self, topic: str) -> bool:
         return self._topics.tool_of_card(topic) in self._wanted or (
@@ -287,17 +277,23 @@ class LiveCatalog(Catalog):
         )
 
     def _follow_servers_of(self, card: ToolCard) -> None:
-        """Follow the servers that a tool's card lists, and no longer those that are gone for good."""
+        """Follow the servers that a tool's card lists, and soon no longer those that are gone for good."""
         for server in _listed(card):
             self.follow_server(server)
+        if self._needs_all(card.tool) and not self._listing.active:
+            self._tasks.start(self.complete())
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(_SWEPT_AFTER, self._leave_servers)
+
+    def _leave_servers(self) -> None:
+        """Follow the servers no longer that no card of a wanted tool lists, and that are offline."""
+        self._sweeping = None
         listed = {server for tool in self._wanted if tool in self._tools for server in _listed(self._tools[tool])}
         listed.update(self._held.values())
         for server, following in list(self._servers_wanted.items()):
             if server not in listed and following.done() and not self.is_server_online(server):
                 del self._servers_wanted[server]
-                leaving = self._tasks.start(self._retained.drop(self._filters_of_server(server)))
-                self._leaving[server] = leaving
-                leaving.add_done_callback(lambda _, server=server: self._leaving.pop(server, None))
+                self._retained.leave_soon(self._filters_of_server(server), drop=True)
 
     def on_reconnected(self, session_present: bool) -> None:
         """The connection is back: the broker sends all retained cards again.

@@ -130,8 +130,10 @@ class Recovery:
             with_its_calls: Whether the server's process may have ended and lost its calls.
         """
         now = asyncio.get_running_loop().time()
-        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)
-        self._lost_servers = {s.server: s for s in self._lost_servers.values() if s.lost_at > now - _MAY_HAVE_FOR}
+        self._lost_servers.pop(card.server, None)
+        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)  # the latest is the last
+        while (first := next(iter(self._lost_servers.values()))).lost_at <= now - _MAY_HAVE_FOR:
+            del self._lost_servers[first.server]
         affected = self._may_be_at(card)
         if with_its_calls:
             for pending in affected:
@@ -262,22 +264,24 @@ class Recovery:
 
         Returns:
             The servers; for each call that a server has, the id of that server; and whether all servers have answered.
+            When the client cannot see all servers, not all have answered for a call that must not run twice.
         """
         servers = [server for server in await self._servers_to_ask(tool) if asked(server)]
         known = {card.server for card in self._catalog.servers()}
         holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in calls])
         delicate = [each for each in calls if not each.repeatable and each.handle.call_id not in holders]
         if delicate:
-            found = await self._find_others(tool, delicate, known)
+            found, seen_all = await self._find_others(tool, delicate, known)
+            all_answered = all_answered and seen_all
             others = [server for server in found if asked(server) and server not in servers]
             if others:
                 held, told = await self._queries.ask(others, [pending.handle.call_id for pending in delicate])
                 servers, holders, all_answered = [*servers, *others], {**holders, **held}, all_answered and told
         return servers, holders, all_answered
 
-    async def _find_others(self, tool: str, calls: list[PendingCall], known: set[str]) -> list[str]:
-        """The ids of all online servers of a tool: also of those that its card does not list, and of those that have
-        come online while the others were asked.
+    async def _find_others(self, tool: str, calls: list[PendingCall], known: set[str]) -> tuple[list[str], bool]:
+        """Find all online servers of a tool: also those that its card does not list, and those that have come online
+        while the others were asked.
 
         A server of an earlier version is not listed. When such a server is gone, it may have run the calls.
 
@@ -285,15 +289,18 @@ class Recovery:
             tool: The tool.
             calls: Calls of the tool.
             known: The servers whose cards the client had before.
+
+        Returns:
+            The ids of the servers, and whether the broker lets the client see all servers.
         """
-        await self._catalog.complete(once=True)
+        seen_all = await self._catalog.complete(once=True)
         cards = [card for card in self._catalog.servers() if tool in card.tools]
         for card in cards:
             if card.server not in known and card.status != "online":
                 for pending in calls:
                     if self._may_have_had(card, pending):
                         pending.lost_servers.setdefault(card.server, card.started)
-        return [card.server for card in cards if card.status == "online"]
+        return [card.server for card in cards if card.status == "online"], seen_all
 
     def _may_have_had(self, card: ServerCard, pending: PendingCall) -> bool:
         """Whether a server that is gone, and that the client did not follow, may have had a call.

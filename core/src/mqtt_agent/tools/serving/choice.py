@@ -157,10 +157,9 @@ class ToolChoice(ToolOffering):
             self._forget(name)
             self._presence.forget_digest(name)
         await self._give_up(names)
-        for name in names:
-            await self._names.unfollow(name)
+        shared = await self._names.unfollow_all(names)
         if self._presence.announced and self._presence.serving:
-            await self._presence.withdraw(held, self._intake.sees_all)
+            await self._presence.withdraw(held, self._intake.sees_all, everyone=shared)
             self._withdrawing.difference_update(held)
 
     async def _replace(self, names: list[str]) -> None:

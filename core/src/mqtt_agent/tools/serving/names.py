@@ -140,6 +140,27 @@ class ToolNames:
         if name is not None:
             await self._connection.unsubscribe(self._topics.tool_card(tool), name.handler)
 
+    async def unfollow_all(self, tools: Iterable[str]) -> bool:
+        """Forget several tools.
+
+        Returns:
+            Whether another server offers one of them too, although this server has the name.
+        """
+        tools = list(tools)
+        shared = self._are_shared(tools)
+        for tool in tools:
+            await self.unfollow(tool)
+        return shared
+
+    async def say_offline(self) -> None:
+        """Publish the cards of the server and of its tools with status offline; see :meth:`Presence.say_offline`."""
+        await self._presence.say_offline(self._barrier, everyone=self._are_shared(self.held))
+
+    def _are_shared(self, tools: Iterable[str]) -> bool:
+        """Whether the latest card of one of these tools is of another server, although this server has the name."""
+        cards = [self._names[tool].card for tool in tools if tool in self.held and tool in self._names]
+        return any(card is not None and card.server != self._own for card in cards)
+
     def watch(self) -> None:
         """Begin to take over names that become free, and to settle names that two servers have."""
         self._task = asyncio.create_task(self._watch(), name=f"mqtt-agent tool names {self._scope.server_id}")

@@ -26,6 +26,7 @@ __all__ = ["Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+SeesAll = Callable[[], Awaitable[bool]]
 SERVER_FEATURES = ("query", "call", LISTED)
 _CORRECT_AFTER = 1.0  # seconds
 _LIST_AGAIN_WITHIN = 1.0
@@ -170,60 +171,72 @@ class Presence:
         """Forget the digest of a tool's schema, because the tool has another card or is removed."""
         self._digests.pop(name, None)
 
-    async def withdraw(self, names: Sequence[str], sees_all: Callable[[], Awaitable[bool]]) -> None:
+    async def withdraw(self, names: Sequence[str], sees_all: SeesAll, *, everyone: bool) -> None:
         """Remove the cards of tools that this server does not offer any more, unless another server offers them.
 
         Args:
             names: The names of the tools.
             sees_all: Waits until every message that the broker had queued for this connection has arrived.
+            everyone: Whether servers may offer the tools that the tools' cards do not list.
         """
-        others: set[str] = set()
-
-        def on_server_card(message: InboundMessage) -> None:
-            card = self._read(message, ServerCard)
-            if card is not None and card.status == "online" and message.topic != self._topic:
-                others.update(card.tools)
-
-        await self._connection.subscribe(self._topics.all_server_cards, on_server_card, qos=0, snapshot=True)
-        try:
-            await sees_all()
-        finally:
-            await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
+        others = await self._offered_by_others(names, sees_all, lambda _: True, everyone=everyone)
         await asyncio.gather(*(self.remove_tool_card(name) for name in names if name not in others))
 
-    async def say_offline(self) -> None:
+    async def say_offline(self, sees_all: SeesAll, *, everyone: bool) -> None:
         """Publish the server card with status offline. A tool that no other server offers gets status offline, too.
 
         So does a tool that only replicas with other schemas offer. They see it, and publish their own card of the tool.
+
+        Args:
+            sees_all: See :meth:`withdraw`.
+            everyone: See :meth:`withdraw`.
         """
-        others: set[str] = set()
-        schemas = self._schemas()
-        seen_own = asyncio.Event()
-
-        def on_server_card(message: InboundMessage) -> None:
-            card = self._read(message, ServerCard)
-            if message.topic == self._topic:
-                if not message.retain:
-                    seen_own.set()
-            elif card is not None and card.status == "online" and message.topic.endswith(f"/{card.server}/card"):
-                same = card.schemas in (None, schemas) or card.shared_name != self._scope.name
-                others.update(card.tools if same else ())
-
         # Say offline before looking for other servers. Then, of two replicas that stop at the same time, at least one
         # does not see the other, and sets the tools offline.
         await self._publish_server_card("offline")
-        await self._connection.subscribe(self._topics.all_server_cards, on_server_card, qos=0, snapshot=True)
-        try:
-            # The broker sends the retained cards first. When this second card arrives, all retained cards have arrived.
-            await self._publish_server_card("offline")
-            await asyncio.wait_for(seen_own.wait(), 2)
-        except asyncio.TimeoutError:
-            logger.debug("server %s cannot see the cards of other servers", self._server_id)
-        for name in self._cards if self.serving else ():
+        names, schemas = list(self._cards) if self.serving else [], self._schemas()
+
+        def keeps_online(card: ServerCard) -> bool:
+            return card.schemas in (None, schemas) or card.shared_name != self._scope.name
+
+        others = await self._offered_by_others(names, sees_all, keeps_online, everyone=everyone)
+        for name in names:
             if name not in others:
                 with contextlib.suppress(PayloadTooLarge):  # this card was never published
                     await self.publish_tool_card(name, "offline")
-        await self._connection.unsubscribe(self._topics.all_server_cards, on_server_card)
+
+    async def _offered_by_others(
+        self, names: Sequence[str], sees_all: SeesAll, counts: Callable[[ServerCard], bool], *, everyone: bool
+    ) -> set[str]:
+        """The tools that other servers offer, among them those of these tools.
+
+        The cards of the tools list the replicas of this server. So the server reads the cards of all servers only when
+        ``everyone`` is true, or when a list is full: otherwise each stop of one of ``n`` servers would cost ``n``
+        messages. A replica that is missing in the list publishes the card of its tool again.
+        """
+        others: set[str] = set()
+
+        def on_server_card(message: InboundMessage) -> None:
+            card = self._read(message, ServerCard)
+            if card is None or card.server == self._server_id or message.topic != self._topics.server_card(card.server):
+                return
+            if card.status == "online" and counts(card):
+                others.update(card.tools)
+
+        listed = {each for name in names for each in self._listed.get(name, ())} - {self._server_id}
+        if everyone or any(len(self._listed.get(name, ())) >= MAX_LISTED for name in names):
+            topics = [self._topics.all_server_cards]
+        else:
+            topics = [self._topics.server_card(each) for each in sorted(listed)]
+        if not topics:
+            return others
+        connection = self._connection
+        await asyncio.gather(*(connection.subscribe(each, on_server_card, qos=0, snapshot=True) for each in topics))
+        try:
+            await sees_all()
+        finally:
+            await asyncio.gather(*(connection.unsubscribe(each, on_server_card) for each in topics))
+        return others
 
     def _server_card(self, status: Status) -> ServerCard:
         return ServerCard(

@@ -331,7 +331,7 @@ class ToolServer(ToolChoice, Sharing, Service):
                 await self._intake.barrier(self._drain_timeout)
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
-                await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
+                await asyncio.wait_for(self._names.say_offline(), _OFFLINE_WITHIN)
                 await asyncio.gather(*map(self._presence.remove_tool_card, self._withdrawing))
         except (TransportError, asyncio.TimeoutError) as error:
             logger.warning(
