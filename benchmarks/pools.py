@@ -140,13 +140,13 @@ def measure_queues(rounds: int, seconds: float) -> Rates:
 
 
 def _dbos(stack: contextlib.ExitStack, database: str) -> Requester:
-    end = [str(AT_ONCE), database]
-    return Requester(stack, AT_ONCE, [["peers.dbos_queue", "serve", *end]], ["peers.dbos_queue", "call", *end])
+    end = ["0.02", database]
+    return Requester(stack, AT_ONCE, [["peers.dbos_tasks", "serve", *end]], ["peers.dbos_tasks", "call", *end])
 
 
 def _celery(stack: contextlib.ExitStack, _: str) -> Requester:
     end = [str(os.cpu_count()), stack.enter_context(redis())]
-    return Requester(stack, AT_ONCE, [["peers.celery_queue", "serve", *end]], ["peers.celery_queue", "call", *end])
+    return Requester(stack, AT_ONCE, [["peers.celery_tasks", "serve", *end]], ["peers.celery_tasks", "call", *end])
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def redis() -> Iterator[str]:
                 if time.monotonic() > deadline or server.poll() is not None:
                     raise CouldNotRun("redis-server does not answer")
                 time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}/0"
+            yield f"redis://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(STARTED_WITHIN)

@@ -109,7 +109,8 @@ class Agent(Requester, Service):
             :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None means the agent's id, in a
             namespace other than ``a2a/v1`` followed by ``@`` and the namespace. The id names the session at the broker,
-            so give an agent the same id each time.
+            so give an agent the same id each time. In a pool, None means a new id in each process, and a member with a
+            login of its own takes the client id of this login, ``AGENT_ID:NAME``.
         audit: Keeps a line about each message that the endpoint sends and receives; see
             :class:`mqtt_agent.identity.Audit`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
@@ -184,7 +185,7 @@ class Agent(Requester, Service):
         self.namespace: str = namespace
         self._topics = topics = Topics(namespace)
         self._card = _make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
-        _check_client_id(client_id, connection, pool)
+        _check_client_id(client_id, connection, f"{agent_id}:" if pool else "")
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity, audit
         ).connection(
@@ -198,7 +199,7 @@ class Agent(Requester, Service):
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
         _check_pool(pool, contexts, self.store, connection)
-        self._is_pool, self._ordered = pool, contexts == "ordered"
+        self._is_pool, self._ordered, self._renames = pool, contexts == "ordered", client_id is None
         self._router, self._tools = Router(), AgentTools(self._scope)
         self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
         self._max_peers, self._keep_for, self._drain_timeout = max_peers, retention, drain_timeout
@@ -249,7 +250,7 @@ class Agent(Requester, Service):
         member = PoolMember(
             self.store, self.connection, self._topics, self.agent_id, self._context_of if self._ordered else None
         )
-        if not self.connection.started:
+        if self._renames and not self.connection.started:
             self.connection.rename(f"{self.agent_id}:{member.id}{_client_id(self._topics, '')}")
         return member
 
@@ -612,11 +613,11 @@ def _check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
         raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
 
 
-def _check_client_id(client_id: str | None, connection: Connection | None, pool: bool) -> None:
+def _check_client_id(client_id: str | None, connection: Connection | None, begins: str) -> None:
     if client_id is not None and connection is not None:
         raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
-    if client_id is not None and pool:
-        raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
+    if client_id is not None and not client_id.startswith(begins):
+        raise ValueError(f"the client id of a member begins with {begins!r}, not {client_id!r}; None makes a new one")
 
 
 def _check_pool(pool: bool, contexts: str, store: TaskStore, connection: Connection | None) -> None:
