@@ -14,7 +14,8 @@
 
 The subjects of a part take turns in several rounds, so that a slow moment of the machine affects all of them. A ratio
 compares two turns of the same round. The tables show the median over the rounds, with the smallest and largest value.
-"CPU ms" is the CPU time of all processes of a subject for one task, with its broker and its database, which are its own.
+"CPU ms" is the CPU time of all processes of a subject for one task, with its broker and its database, which no other
+subject uses.
 """
 
 from __future__ import annotations
