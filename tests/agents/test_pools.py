@@ -517,7 +517,7 @@ async def test_any_number_of_messages_of_strangers_makes_little_work_for_the_dat
     last = f"{member.namespace}/{uuid.uuid4().hex}"
     await member.connection.subscribe(last, lambda _: arrived.set())
     began_at, topics = clock(), (pool.control(pool.id), pool.control(None))
-    for number in range(500):
+    for number in range(200):
         for action, task_id in (
             ("task", handle.task_id),
             ("task", f"nobody-{number}"),
@@ -528,10 +528,10 @@ async def test_any_number_of_messages_of_strangers_makes_little_work_for_the_dat
             note = MemberNote(action=action, member=f"stranger-{number}", task_id=task_id, requester="planner")
             planner.connection.publish_soon(topics[number % 2], encode(note))
     await planner.connection.publish(last, b"")
-    await soon(arrived.wait(), 30)
+    await soon(arrived.wait(), 60)
     await until(lambda: not pool._notes, 30)  # pyright: ignore[reportPrivateUsage]
     rounds = (clock() - began_at) / 0.1 + 2
-    assert statements < 10 * rounds
+    assert statements < 7 * rounds
     desk.open.set()
     assert await soon(handle.result()) == "a"
 

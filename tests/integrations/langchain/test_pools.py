@@ -112,6 +112,7 @@ async def test_web_workers_give_tasks_in_one_name_and_each_gets_its_answers(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(240)
 async def test_a_graph_of_a_killed_worker_goes_on_in_another_one_with_the_same_task(
     mosquitto: Mosquitto, namespace: str, url: str, tmp_path: Path
 ) -> None:
@@ -132,7 +133,7 @@ async def test_a_graph_of_a_killed_worker_goes_on_in_another_one_with_the_same_t
             )
 
         killed, stays = await start("a.db", "hello"), await start("b.db", "other")
-        await until(lambda: len(prompts) == 2, 60)
+        await until(lambda: len(prompts) == 2, 100)
         killed.kill()
         await killed.wait()
         resumed = await start("a.db", "resume")
