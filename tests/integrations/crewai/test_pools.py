@@ -16,7 +16,7 @@ from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, TaskContext
 from support import soon, until
 
-from .models import ScriptedLLM
+from .models import ScriptedLLM, run
 
 WORKER = """
 import sys
@@ -98,7 +98,7 @@ async def test_the_work_of_a_crew_is_resumed_in_another_process_of_its_pool(
     work = Task(description="Analyse held", expected_output="text", agent=member)
     other = Agent("web", broker=mosquitto.url, namespace=namespace, store=url, pool=True)
     async with analyst.agent(mosquitto, namespace), other:
-        running = asyncio.ensure_future(asyncio.to_thread(Crew(agents=[member], tasks=[work]).kickoff))
+        running = asyncio.ensure_future(asyncio.to_thread(run, Crew(agents=[member], tasks=[work])))
         await until(lambda: analyst.runs["held"])
         resumed = await soon(other.resume(analyst.ids["held"]))
         analyst.open.set()

@@ -109,8 +109,8 @@ class Agent(Requester, Service):
             :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None means the agent's id, in a
             namespace other than ``a2a/v1`` followed by ``@`` and the namespace. The id names the session at the broker,
-            so give an agent the same id each time. In a pool, None means a new id in each process, and a member with a
-            login of its own takes the client id of this login, ``AGENT_ID:NAME``.
+            so give an agent the same id each time. In a pool, None means a new id in each process; a member whose login
+            has a client id takes ``AGENT_ID:NAME``.
         audit: Keeps a line about each message that the endpoint sends and receives; see
             :class:`mqtt_agent.identity.Audit`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
