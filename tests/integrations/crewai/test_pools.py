@@ -73,7 +73,7 @@ class Analyst:
         @agent.on_task
         async def analyse(task: TaskContext) -> str:
             assert task.sender == "web"
-            topic = task.prompt.partition("Analyse ")[2].split()[0]
+            topic = str(task.prompt).partition("Analyse ")[2].split()[0]
             self.runs[topic] += 1
             self.ids[topic] = task.id
             if topic.startswith("held"):
