@@ -71,9 +71,10 @@ wheels: $(INSTALLED)  ## install each distribution alone in new environments, an
 lowest: $(INSTALLED)  ## run the LangChain adapter's tests with the lowest versions that it declares (ARGS=... goes to pytest)
 	@scripts/lowest $(ARGS)
 
-lint: $(INSTALLED) $(CREWAI_INSTALLED) imports  ## check the code with ruff, import-linter and pyright
+lint: $(INSTALLED) $(CREWAI_INSTALLED) imports  ## check the code with ruff, import-linter and pyright, and the YAML of the docs
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
+	@$(RUN)/python scripts/check_manifests.py
 	@$(RUN)/pyright
 	@$(RUN)/pyright --project integrations/crewai
 	@scripts/verifytypes mqtt_agent

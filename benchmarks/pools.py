@@ -14,6 +14,8 @@
 
 The subjects of a part take turns in several rounds, so that a slow moment of the machine affects all of them. A ratio
 compares two turns of the same round. The tables show the median over the rounds, with the smallest and largest value.
+"CPU ms" is the CPU time of all processes of a subject for one task, with its broker and its database, which no other
+subject uses.
 """
 
 from __future__ import annotations
@@ -30,41 +32,68 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import psutil
 from processes import HERE, CouldNotRun, Mosquitto, Worker, spread
+
+if TYPE_CHECKING:
+    from databases import Postgres
 
 AT_ONCE = 64
 SLOTS = 8
 MEMBERS = (1, 2, 4)
 TEXT = "123456789"
 STARTED_WITHIN = 10.0
-Rates = dict[str, list[float]]
-"""Tasks per second in each round, by the title of the subject."""
+Subjects = dict[str, "Callable[[float], Turn]"]
+"""By title, the subjects of a part. A subject measures for so many seconds."""
+
+
+class Turn(NamedTuple):
+    """What one turn has measured.
+
+    Attributes:
+        rate: Tasks per second.
+        cpu: Milliseconds of CPU time for each task; 0 when this is not measured.
+    """
+
+    rate: float
+    cpu: float = 0.0
+
+
+Turns = dict[str, list[Turn]]
+"""The turns of each round, by the title of the subject."""
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def take_turns(subjects: dict[str, Callable[[float], float]], rounds: int, seconds: float) -> Rates:
-    """Measure each subject once in each round. A subject measures for so many seconds, and returns its rate."""
+def take_turns(subjects: Subjects, rounds: int, seconds: float) -> Turns:
+    """Measure each subject once in each round."""
     for measure in subjects.values():
         measure(0.5)  # to warm up
-    rates: Rates = {title: [] for title in subjects}
+    turns: Turns = {title: [] for title in subjects}
     for number in range(rounds):
         for title, measure in subjects.items():
-            rates[title].append(measure(seconds))
+            turns[title].append(measure(seconds))
         say(f"round {number + 1} of {rounds} is done")
-    return rates
+    return turns
 
 
 class Requester:
-    """The client process of a subject, and the processes that do the tasks."""
+    """The client process of a subject, the processes that do the tasks, and the broker and the database of both."""
 
-    def __init__(self, stack: contextlib.ExitStack, at_once: int, servers: list[list[str]], client: list[str]) -> None:
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        at_once: int,
+        servers: list[list[str]],
+        client: list[str],
+        services: Sequence[subprocess.Popen[bytes] | None] = (),
+    ) -> None:
         self._at_once = at_once
         workers = [Worker([sys.executable, "-m", *each]) for each in (*servers, client)]
         for each in workers:
@@ -72,42 +101,65 @@ class Requester:
         for each in workers:
             each.wait_ready()
         self._client = workers[-1]
+        self._pids = [each.pid for each in workers] + [each.pid for each in services if each is not None]
 
-    def __call__(self, seconds: float) -> float:
-        return self._client.load(self._at_once, seconds, TEXT).rate
+    def __call__(self, seconds: float) -> Turn:
+        before = self._cpu()
+        load = self._client.load(self._at_once, seconds, TEXT)
+        return Turn(load.rate, (self._cpu() - before) / max(1, load.calls) * 1000)
+
+    def _cpu(self) -> float:
+        """Seconds of CPU time of all processes, with their children."""
+        return sum(_cpu_of(each) for pid in self._pids for each in _with_children(pid))
 
 
-def pool(stack: contextlib.ExitStack, url: str, database: str, members: int, slots: int, waits: float) -> Requester:
-    name = f"pool-{uuid.uuid4().hex[:8]}"
-    end = [name, str(waits), str(slots), url, database]
+def _with_children(pid: int) -> list[psutil.Process]:
+    try:
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _cpu_of(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
+
+
+def pool(stack: contextlib.ExitStack, members: int, slots: int, waits: float) -> Requester:
+    broker, postgres = stack.enter_context(Mosquitto()), _postgres(stack)
+    end = ["pool", str(waits), str(slots), broker.url, postgres.new_database()]
     in_flight = 2 * slots * members if waits else AT_ONCE
-    return Requester(stack, in_flight, [["peers.pool", "member", *end]] * members, ["peers.pool", "requester", *end])
+    servers, client = [["peers.pool", "member", *end]] * members, ["peers.pool", "requester", *end]
+    return Requester(stack, in_flight, servers, client, [broker.process, postgres.process])
 
 
-def measure_members(rounds: int, seconds: float) -> Rates:
+def _postgres(stack: contextlib.ExitStack) -> Postgres:
+    """A database that waits for the disk."""
     from databases import Postgres
 
+    return stack.enter_context(Postgres(durable=True))
+
+
+def measure_members(rounds: int, seconds: float) -> Turns:
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(Mosquitto()).url
-        postgres = stack.enter_context(Postgres(durable=True))
-        subjects = {
-            f"{members} member{'s' if members > 1 else ''}": pool(
-                stack, url, postgres.new_database(), members, SLOTS, 1.0
-            )
-            for members in MEMBERS
+        subjects: Subjects = {
+            f"{members} member{'s' if members > 1 else ''}": pool(stack, members, SLOTS, 1.0) for members in MEMBERS
         }
-        return take_turns(dict(subjects), rounds, max(6.0, 3 * seconds))
+        return take_turns(subjects, rounds, max(6.0, 3 * seconds))
 
 
-def measure_stores(rounds: int, seconds: float) -> Rates:
+def measure_stores(rounds: int, seconds: float) -> Turns:
     from databases import Postgres
     from mqtt_agent.agents.store import PostgresStore, SqliteStore, TaskStore
     from store import measure
 
-    def of(make: Callable[[], TaskStore]) -> Callable[[float], float]:
-        async def run(for_seconds: float) -> float:
+    def of(make: Callable[[], TaskStore]) -> Callable[[float], Turn]:
+        async def run(for_seconds: float) -> Turn:
             async with make() as store:
-                return await measure(store, AT_ONCE, for_seconds, numbers)
+                return Turn(await measure(store, AT_ONCE, for_seconds, numbers))
 
         return lambda for_seconds: asyncio.run(run(for_seconds))
 
@@ -115,43 +167,41 @@ def measure_stores(rounds: int, seconds: float) -> Rates:
     (HERE / ".stores").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HERE / ".stores") as folder, Postgres(durable=True) as postgres:
         url = postgres.new_database()
-        subjects = {
+        subjects: Subjects = {
             "`SqliteStore`": of(lambda: SqliteStore(Path(folder) / "tasks.db")),
             "`PostgresStore`": of(lambda: PostgresStore(url)),
         }
         return take_turns(subjects, rounds, seconds)
 
 
-def measure_queues(rounds: int, seconds: float) -> Rates:
-    from databases import Postgres
-
+def measure_queues(rounds: int, seconds: float) -> Turns:
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(Mosquitto()).url
-        postgres = stack.enter_context(Postgres(durable=True))
-        subjects: dict[str, Callable[[float], float]] = {
-            "pool with 1 member": pool(stack, url, postgres.new_database(), 1, AT_ONCE, 0)
-        }
+        subjects: Subjects = {"pool with 1 member": pool(stack, 1, AT_ONCE, 0)}
         for title, start in (("DBOS queue", _dbos), ("Celery with Redis", _celery)):
             try:
-                subjects[title] = start(stack, postgres.new_database())
+                subjects[title] = start(stack)
             except (CouldNotRun, OSError) as error:
                 say(f"{title}: left out: {error}")
         return take_turns(subjects, rounds, seconds)
 
 
-def _dbos(stack: contextlib.ExitStack, database: str) -> Requester:
-    end = [str(AT_ONCE), database]
-    return Requester(stack, AT_ONCE, [["peers.dbos_queue", "serve", *end]], ["peers.dbos_queue", "call", *end])
+def _dbos(stack: contextlib.ExitStack) -> Requester:
+    postgres = _postgres(stack)
+    end = ["0.02", postgres.new_database()]
+    servers, client = [["peers.dbos_tasks", "serve", *end]], ["peers.dbos_tasks", "call", *end]
+    return Requester(stack, AT_ONCE, servers, client, [postgres.process])
 
 
-def _celery(stack: contextlib.ExitStack, _: str) -> Requester:
-    end = [str(os.cpu_count()), stack.enter_context(redis())]
-    return Requester(stack, AT_ONCE, [["peers.celery_queue", "serve", *end]], ["peers.celery_queue", "call", *end])
+def _celery(stack: contextlib.ExitStack) -> Requester:
+    url, server = stack.enter_context(redis())
+    end = [str(os.cpu_count()), url]
+    servers, client = [["peers.celery_tasks", "serve", *end]], ["peers.celery_tasks", "call", *end]
+    return Requester(stack, AT_ONCE, servers, client, [server])
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[str]:
-    """A Redis that keeps its data on the disk. Gives its URL."""
+def redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Redis that keeps its data on the disk. Gives its URL and its process."""
     from brokers import die_with_parent, free_port
     from redis import Redis, RedisError
 
@@ -174,26 +224,32 @@ def redis() -> Iterator[str]:
                 if time.monotonic() > deadline or server.poll() is not None:
                     raise CouldNotRun("redis-server does not answer")
                 time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}/0"
+            yield f"redis://127.0.0.1:{port}", server
         finally:
             server.terminate()
             server.wait(STARTED_WITHIN)
 
 
-PARTS: dict[str, Callable[[int, float], Rates]] = {
+PARTS: dict[str, Callable[[int, float], Turns]] = {
     "members": measure_members,
     "stores": measure_stores,
     "queues": measure_queues,
 }
 
 
-def table(rates: Rates) -> str:
+def table(turns: Turns) -> str:
     """A table in Markdown. The ratios are to the first subject."""
-    first = next(iter(rates.values()))
-    lines = ["| subject | tasks/s | ratio to the first |", "|---|---|---|"]
-    for title, each in rates.items():
-        ratio = "{:.2f} ({:.2f}–{:.2f})".format(*spread([one / other for one, other in zip(each, first, strict=True)]))
-        lines.append(f"| {title} | {statistics.median(each):,.1f} | {ratio} |")
+    first = next(iter(turns.values()))
+    lines = ["| subject | tasks/s | ratio to the first | CPU ms for a task |", "|---|---|---|---|"]
+    for title, each in turns.items():
+        ratios = [one.rate / other.rate for one, other in zip(each, first, strict=True)]
+        cpu = statistics.median(one.cpu for one in each)
+        cells = [
+            f"{statistics.median(one.rate for one in each):,.1f}",
+            "{:.2f} ({:.2f}–{:.2f})".format(*spread(ratios)),
+            f"{cpu:.2f}" if cpu else "–",
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -207,7 +263,7 @@ def main() -> None:
     options = parser.parse_args()
     rounds, seconds = (2, 1.0) if options.quick else (options.rounds, options.seconds)
     results = {part: PARTS[part](rounds, seconds) for part in options.only}
-    text = "\n\n".join(f"**{part}**\n\n{table(rates)}" for part, rates in results.items()) + "\n"
+    text = "\n\n".join(f"**{part}**\n\n{table(turns)}" for part, turns in results.items()) + "\n"
     print(text)
     if options.results:
         options.results.mkdir(parents=True, exist_ok=True)

@@ -238,8 +238,8 @@ SUBJECTS = [
     Subject(
         "dbos-direct",
         "task: DBOS on SQLite, started directly",
-        _python("dbos_tasks", "idle"),
-        _python("dbos_tasks", "direct"),
+        _python("dbos_tasks", "idle", "default"),
+        _python("dbos_tasks", "direct", "default"),
         broker=None,
         lacks="run at another process; validate",
         prepare=_needs("dbos"),
@@ -247,8 +247,8 @@ SUBJECTS = [
     Subject(
         "dbos",
         "task: DBOS on SQLite, through a queue",
-        _python("dbos_tasks", "serve"),
-        _python("dbos_tasks", "call"),
+        _python("dbos_tasks", "serve", "default"),
+        _python("dbos_tasks", "call", "default"),
         broker=None,
         lacks="validate",
         prepare=_needs("dbos"),
@@ -256,11 +256,10 @@ SUBJECTS = [
     Subject(
         "celery",
         "task: Celery with Redis",
-        _python("celery_tasks", "serve"),
-        _python("celery_tasks", "call"),
+        _python("celery_tasks", "serve", "threads"),
+        _python("celery_tasks", "call", "threads"),
         broker=redis_server,
-        lacks="validate, deduplicate, survive (a task is acknowledged before its work, and Redis saves its data "
-        "at intervals)",
+        lacks="validate, deduplicate, survive (Redis saves its data at intervals)",
         prepare=_needs("celery", "redis"),
     ),
 ]

@@ -88,6 +88,13 @@ class AgentProcess:
         assert code == -9, self._said()
         await self._reading
 
+    async def terminate(self) -> None:
+        """Let the process stop in order, and wait for its end."""
+        self._process.terminate()
+        code = await asyncio.wait_for(self._process.wait(), PATIENCE)
+        assert code == 0, self._said()
+        await self._reading
+
     async def kill(self) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

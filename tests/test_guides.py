@@ -216,6 +216,26 @@ def test_the_kubernetes_objects_of_the_pool_fit_together() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("terminationGracePeriodSeconds: 60", "terminationGracePeriodSecond: 60", "terminationGracePeriodSecond"),
+        ("minReadySeconds: 30", "minReadySeconds: soon", "minReadySeconds"),
+        ("stop_grace_period: 60s", "stop_grace: 60s", "stop_grace"),
+        ("  broker-data: {}", "  broker-data: {}\n  broker-data: {}", "duplication"),
+    ],
+)
+def test_the_linters_of_the_manifests_find_a_mistake(tmp_path: Path, right: str, wrong: str, told: str) -> None:
+    page = (DOCS / "deployment.md").read_text()
+    assert right in page
+    (tmp_path / "page.md").write_text(page.replace(right, wrong))
+    command = [sys.executable, str(ROOT / "scripts" / "check_manifests.py"), str(tmp_path / "page.md")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert told in ran.stderr
+
+
+@pytest.mark.long
 def test_a_member_of_the_deployment_page_does_a_task(tmp_path: Path) -> None:
     store = shared_postgres().new_database()
     (tmp_path / "researcher.py").write_text(pool_program())

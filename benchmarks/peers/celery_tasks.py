@@ -1,6 +1,8 @@
-"""Celery with Redis as its broker and as its result backend.
+"""Celery with Redis as its broker and as its result backend: a task that returns its argument.
 
-python -m peers.celery_tasks serve|call redis://host:port
+python -m peers.celery_tasks serve|call threads|PROCESSES redis://host:port
+
+With ``serve`` this is a worker with 64 threads or with so many processes. A task is acknowledged when it is done.
 """
 
 from __future__ import annotations
@@ -11,51 +13,51 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from celery import Celery
 from celery.signals import worker_ready
 
 from peers import load
 
-URL = sys.argv[2]
-app = Celery("bench", broker=f"{URL}/0", backend=f"{URL}/1")
-app.conf.update(broker_connection_retry_on_startup=True, worker_redirect_stdouts=False)
+role, workers, url = sys.argv[1:]
+app = Celery("bench", broker=f"{url}/0", backend=f"{url}/1")
+app.conf.update(
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    broker_connection_retry_on_startup=True,
+)
 
 
 @app.task(name="bench.echo")
-def echo(text: str) -> dict[str, str]:
-    return {"text": text}
-
-
-@worker_ready.connect
-def on_ready(**_: object) -> None:
-    load.ready()
-
-
-def stop_at_the_end() -> None:
-    load.wait_for_the_end()
-    os.kill(os.getpid(), signal.SIGTERM)
+def echo(text: str) -> str:
+    return text
 
 
 def serve() -> None:
-    threading.Thread(target=stop_at_the_end, daemon=True).start()
-    app.worker_main(["--quiet", "worker", "--pool=threads", "--concurrency=64", "--loglevel=ERROR"])
+    def wait() -> None:
+        load.wait_for_the_end()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    @worker_ready.connect(weak=False)
+    def on_ready(**_: Any) -> None:
+        load.ready()
+        threading.Thread(target=wait, daemon=True).start()
+
+    at_once = ["--pool=threads", "--concurrency=64"] if workers == "threads" else [f"--concurrency={workers}"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=ERROR"]
+    app.worker_main(["--quiet", "worker", *at_once, *quiet])
 
 
 @contextlib.contextmanager
 def client() -> Iterator[load.SyncCall]:
-    def call(text: str) -> str:
-        result = echo.delay(text)
-        try:
-            return result.get(timeout=load.LONGEST_CALL)["text"]
-        finally:
-            result.forget()
-
-    yield call
+    yield lambda text: echo.delay(text).get(timeout=load.LONGEST_CALL)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
+    if role == "serve":
         serve()
     else:
         load.run_threads(client())

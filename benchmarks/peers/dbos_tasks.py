@@ -1,16 +1,20 @@
-"""DBOS: durable workflows on SQLite. A workflow is started directly, or enqueued for another process.
+"""DBOS: a durable workflow that returns its argument, started directly, or enqueued for another process.
 
-python -m peers.dbos_tasks serve|call|idle|direct http://host:port/
+python -m peers.dbos_tasks serve|call|idle|direct default|SECONDS http://host:port/|postgresql://...
 
-The port of the URL names the SQLite file that both processes use, because DBOS needs no other connection.
+SECONDS is how often both sides look for work and for results: by default DBOS looks once in a second, and then a turn
+would measure this setting. The port of an ``http`` URL names the SQLite file that both processes use, because DBOS
+needs no other connection.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
@@ -22,25 +26,23 @@ QUEUE = "bench"
 AT_ONCE = 64
 
 
-@DBOS.step()
+@DBOS.workflow()
 async def echo(text: str) -> str:
     return text
 
 
-@DBOS.workflow()
-async def work(text: str) -> str:
-    return await echo(text)
-
-
 def database(url: str, kind: str) -> str:
+    if url.startswith("postgresql://"):
+        return url
     STORES.mkdir(exist_ok=True)
     return f"sqlite:///{STORES / f'dbos-{kind}-{urlsplit(url).port}.db'}"
 
 
 def remove(database_url: str) -> None:
-    path = Path(database_url.removeprefix("sqlite:///"))
-    for each in path.parent.glob(f"{path.name}*"):
-        each.unlink(missing_ok=True)
+    if database_url.startswith("sqlite:///"):
+        path = Path(database_url.removeprefix("sqlite:///"))
+        for each in path.parent.glob(f"{path.name}*"):
+            each.unlink(missing_ok=True)
 
 
 def launch(database_url: str) -> None:
@@ -48,41 +50,41 @@ def launch(database_url: str) -> None:
         "name": "bench",
         "system_database_url": database_url,
         "run_admin_server": False,
-        "log_level": "WARNING",
+        "log_level": "ERROR",
     }
     DBOS(config=config)
     DBOS.launch()
 
 
-def serve(url: str) -> None:
+async def serve(url: str, looks: dict[str, Any]) -> None:
     launch(database(url, "queue"))
-    DBOS.register_queue(QUEUE, worker_concurrency=AT_ONCE)
+    await DBOS.register_queue_async(QUEUE, worker_concurrency=AT_ONCE, **looks)
     load.ready()
-    load.wait_for_the_end()
+    await asyncio.to_thread(load.wait_for_the_end)
     DBOS.destroy()
     remove(database(url, "queue"))
 
 
 @contextlib.asynccontextmanager
-async def enqueueing(url: str) -> AsyncIterator[load.AsyncCall]:
+async def enqueueing(url: str, looks: dict[str, Any]) -> AsyncIterator[load.AsyncCall]:
     client = DBOSClient(system_database_url=database(url, "queue"))
-    options: EnqueueOptions = {"queue_name": QUEUE, "workflow_name": work.__qualname__}
+    options: EnqueueOptions = {"queue_name": QUEUE, "workflow_name": echo.__qualname__}
 
     async def call(text: str) -> str:
         handle = await client.enqueue_async(options, text)
-        return await handle.get_result()
+        return await handle.get_result(**looks)
 
     yield call
     client.destroy()
 
 
 @contextlib.asynccontextmanager
-async def direct(url: str) -> AsyncIterator[load.AsyncCall]:
+async def direct(url: str, looks: dict[str, Any]) -> AsyncIterator[load.AsyncCall]:
     launch(database(url, "direct"))
 
     async def call(text: str) -> str:
-        handle = await DBOS.start_workflow_async(work, text)
-        return await handle.get_result()
+        handle = await DBOS.start_workflow_async(echo, text)
+        return await handle.get_result(**looks)
 
     yield call
     DBOS.destroy()
@@ -96,10 +98,11 @@ def idle() -> None:
 
 
 if __name__ == "__main__":
-    role, url = sys.argv[1:3]
+    role, every, where = sys.argv[1:]
+    looks = {} if every == "default" else {"polling_interval_sec": float(every)}
     if role == "serve":
-        serve(url)
+        asyncio.run(serve(where, looks))
     elif role == "idle":
         idle()
     else:
-        load.run_async({"call": enqueueing, "direct": direct}[role](url))
+        load.run_async({"call": enqueueing, "direct": direct}[role](where, looks))

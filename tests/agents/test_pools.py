@@ -19,8 +19,9 @@ from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
 from mqtt_agent.agents import presence
 from mqtt_agent.agents.requesting import reminders
+from mqtt_agent.agents.store.members import MemberStore
 from mqtt_agent.transport import BrokerSettings, InboundMessage
-from mqtt_agent.wire import AgentStatus, Status, Task, TaskResult, TaskState, Topics, decode, encode
+from mqtt_agent.wire import AgentStatus, MemberNote, Status, Task, TaskResult, TaskState, Topics, decode, encode
 from support import becomes, soon, until
 
 from .conftest import MakeAgent
@@ -276,6 +277,8 @@ def test_a_pool_needs_postgresql_and_connections_of_its_own(url: str) -> None:
     connection = BrokerSettings().connection("writer", session_expiry=0)
     with pytest.raises(ValueError, match="no connection="):
         Agent("writer", store=url, pool=True, connection=connection)
+    with pytest.raises(ValueError, match="the client id of a member begins with 'writer:', not 'planner:1'"):
+        Agent("writer", store=url, pool=True, client_id="planner:1")
 
 
 @pytest.mark.parametrize("bound", ["prefer", "off"])
@@ -492,6 +495,45 @@ async def test_tasks_that_wait_for_their_turn_count_as_waiting(make_member: Make
         await soon(planner.request("writer", data="wait", context_id="x"))
     desk.open.set()
     assert await soon(asyncio.gather(*(handle.result() for handle in given)), 30) == ["a"] * 4
+
+
+async def test_any_number_of_messages_of_strangers_makes_little_work_for_the_database(
+    make_member: MakeMember, planner: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk()
+    member = await make_member("writer", desk.at("a"))
+    handle = await planner.delegate("writer", data="wait")
+    await until(lambda: handle.task_id in desk.contexts)
+    pool, statements, rows = member._pool, 0, MemberStore.rows  # pyright: ignore[reportPrivateUsage]
+    assert pool is not None
+
+    async def counting(store: MemberStore, *arguments: Any, **options: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        return await rows(store, *arguments, **options)
+
+    monkeypatch.setattr(MemberStore, "rows", counting)
+    arrived, clock = asyncio.Event(), asyncio.get_running_loop().time
+    last = f"{member.namespace}/{uuid.uuid4().hex}"
+    await member.connection.subscribe(last, lambda _: arrived.set())
+    began_at, topics = clock(), (pool.control(pool.id), pool.control(None))
+    for number in range(200):
+        for action, task_id in (
+            ("task", handle.task_id),
+            ("task", f"nobody-{number}"),
+            ("tasks", f"n-{number}"),
+            ("left", f"n-{number}"),
+            ("ended", f"n-{number}"),
+        ):
+            note = MemberNote(action=action, member=f"stranger-{number}", task_id=task_id, requester="planner")
+            planner.connection.publish_soon(topics[number % 2], encode(note))
+    await planner.connection.publish(last, b"")
+    await soon(arrived.wait(), 60)
+    await until(lambda: not pool._notes, 30)  # pyright: ignore[reportPrivateUsage]
+    rounds = (clock() - began_at) / 0.1 + 2
+    assert statements < 7 * rounds
+    desk.open.set()
+    assert await soon(handle.result()) == "a"
 
 
 def test_only_a_pool_orders_its_tasks() -> None:

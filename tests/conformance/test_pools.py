@@ -11,7 +11,8 @@ import pytest
 from brokers import Broker, Mosquitto
 from databases import shared_postgres
 from mqtt_agent import Agent, PostgresStore, TaskContext, errors
-from support import soon, until
+from mqtt_agent.agents.store import lease
+from support import becomes, soon, until
 
 from ..agents.conftest import MakeAgent
 from .foreign import Foreign, ForeignRequester
@@ -107,6 +108,34 @@ async def test_a_live_member_answers_the_will_of_a_dead_member(make_member: Make
     offline, online = scout.raw(STATUS)[-2:]
     assert online.at - offline.at < 2
     assert online.json["epoch"] > before["epoch"]
+
+
+@pytest.mark.rule("POOL-12")
+async def test_a_status_names_its_member_and_an_offline_status_makes_the_member_a_suspect(
+    make_member: MakeMember, scout: Foreign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_SURE", 0)  # a member may find others dead from its first look on
+    first = await make_member()
+    status = await scout.next_on(STATUS)
+    assert status["member"] == first.connection.client_id.partition(":")[2].partition("@")[0]
+    store = first._pool.store  # pyright: ignore
+    store._lease._values["missed"] = 2 * 3600  # pyright: ignore  # who has less than two hours left has missed a renewal
+    join = (
+        "INSERT INTO {schema}.members (agent, member, lease_until)"
+        " VALUES (%s, %s, clock_timestamp() + interval '1 hour') RETURNING member"
+    )
+    for member in ("suspect", "other"):
+        await store.rows(join, (f"{first.namespace}/writer", member))
+    await scout.say(STATUS, {**status, "status": "offline", "member": "\0'"}, retain=True)  # a stranger writes anything
+    await scout.say(STATUS, {**status, "status": "offline", "member": "suspect"}, retain=True)
+
+    async def members() -> list[str]:
+        return sorted(each.member for each in await store.members())
+
+    async def without_suspect() -> bool:
+        return await members() == sorted([status["member"], "other"])
+
+    await becomes(without_suspect)
 
 
 @pytest.mark.rule("POOL-5")

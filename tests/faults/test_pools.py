@@ -126,14 +126,46 @@ async def test_a_rolling_restart_loses_no_task_does_none_twice_and_is_not_seen(
         return await asyncio.gather(*results)
 
     giving = asyncio.ensure_future(give())
+    later: list[AgentProcess] = []
     for each in members:
-        await asyncio.sleep(0.5)
-        os.kill(each.pid, signal.SIGTERM)
-        await start_pool(agents, mosquitto.url, 1)
+        await until(lambda: len(each.told("began")) >= 5, 30)  # noqa: B023
+        await each.terminate()
+        later += await start_pool(agents, mosquitto.url, 1)
     assert [each["square"] for each in await soon(giving, 90)] == [n * n for n in range(150)]
     assert agents.executions == {f"t-{n}": 1 for n in range(150)}
+    assert not any(each.told("stopped") or each.told("began", attempt=2) for each in [*members, *later])
     watch.end()
     assert "offline" not in watch.kinds
+
+
+@pytest.mark.long
+async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker_reports_it(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    starting = [
+        agents.start("writer", mosquitto.url, executes=True, options=["--pool", "--lease", "15"]) for _ in range(2)
+    ]
+    members = list(await soon(asyncio.gather(*starting), 60))
+    await becomes(lambda: _is_online(planner))
+    await asyncio.sleep(11)  # until each member has renewed its lease twice, and so may find others dead
+    handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1")
+    dead = await began(members, "t-1")
+    await dead.kill()
+    async with PostgresStore(agents.store_of("writer")) as store:
+        view = MemberStore(store, f"{agents.namespace}/writer", "viewer", lambda beat: None)
+        ends_in = {each.member: each.lease for each in await view.members()}
+        killed_at = asyncio.get_running_loop().time()
+        assert len(ends_in) == 2
+        await becomes(lambda: _one_is_left(view), 30)
+        [alive] = await view.members()
+    took = asyncio.get_running_loop().time() - killed_at
+    [(_, dead_ends_in)] = [each for each in ends_in.items() if each[0] != alive.member]
+    assert took < dead_ends_in
+    assert await soon(handle.result(), 30) == {"square": 25}
+
+
+async def _one_is_left(view: MemberStore) -> bool:
+    return len(await view.members()) == 1
 
 
 @pytest.mark.long
@@ -203,6 +235,32 @@ async def test_nobody_takes_over_when_the_database_is_away_for_all(
             assert await soon(handle.result(), 60) == {"square": n * n}
         assert agents.executions == {f"t-{n}": 1 for n in range(9)}
         assert not any(each.told("stopped") or each.told("began", attempt=2) for each in members)
+    finally:
+        await agents.close()
+
+
+@pytest.mark.long
+async def test_a_member_that_stops_without_its_database_says_offline_only_when_nobody_contradicts_it(
+    own_database: Postgres, mosquitto: Mosquitto, namespace: str, tmp_path: Path, planner: Agent
+) -> None:
+    agents = AgentProcesses(tmp_path, namespace, own_database.new_database())
+    try:
+        members = await start_pool(agents, mosquitto.url, 2)
+        await becomes(lambda: _is_online(planner))
+        watch = Watch(planner)
+        handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1")
+        first = await began(members, "t-1")
+        [second] = [each for each in members if each is not first]
+        await asyncio.to_thread(own_database.kill)
+        await first.terminate()  # it has a task, and cannot give it back
+        await asyncio.sleep(3)  # longer than peers doubt a status that says offline
+        assert "offline" not in watch.kinds
+        await second.terminate()
+        await until(lambda: watch.kinds[-1:] == ["offline"], 20)
+        await asyncio.to_thread(own_database.start)
+        await start_pool(agents, mosquitto.url, 1)
+        assert await soon(handle.result(), 40) == {"square": 25}
+        watch.end()
     finally:
         await agents.close()
 

@@ -51,6 +51,18 @@ serves = ["forecast"]
 kind = "server"
 serves = ["evil-tool"]
 
+[programs.pool-a]
+kind = "agent"
+pool = true
+members = ["1", "2"]
+delegates_to = "*"
+
+[programs.pool-b]
+kind = "agent"
+pool = true
+members = ["1"]
+delegates_to = "*"
+
 [programs.audit]
 kind = "auditor"
 
@@ -160,6 +172,14 @@ PUBLISHING = [
     Publishing("a task by a client", "web", "tasks/writer/inbox/web", possible=PATTERN),
     Publishing("a result by a client in the name of an agent", "web", "tasks/agent-a/results/writer"),
     Publishing("a task by an auditor", "audit-b", "tasks/writer/inbox/audit-b", possible=PATTERN),
+    # As a member of another pool.
+    Publishing("a message to the members of another pool", "pool-b.1", "agents/pool-a/members/all/control"),
+    Publishing("a message to a member, by another agent", "agent-b", "agents/pool-a/members/0a1b2c3d4e5f/control"),
+    Publishing("the end of another pool", "pool-b.1", "agents/pool-a/status", retain=True),
+    Publishing("the card of another pool", "pool-b.1", "agents/pool-a/card", retain=True),
+    Publishing("a result in the name of another pool", "pool-b.1", "tasks/agent-a/results/pool-a"),
+    Publishing("a task in the name of another pool", "pool-b.1", "tasks/writer/inbox/pool-a"),
+    Publishing("a task by a member under its user name", "pool-b.1", "tasks/writer/inbox/pool-b.1", possible=PATTERN),
     # On topics that prove nothing.
     Publishing("a task on the plain topic", "agent-b", "tasks/writer/inbox"),
     Publishing("a task on the overview's topic", "agent-b", "agents/writer/inbox"),
@@ -221,6 +241,11 @@ READING = [
     Reading("the changes that one client is told", "agent-b", "{ns}/mcp/servers/weather:1/events/web"),
     Reading("the requests to a foreign server", "evil:1", "{ns}/mcp/servers/+/request/+"),
     Reading("the responses, by a server", "evil:1", "{ns}/mcp/clients/+/responses/+"),
+    Reading("the messages among the members of another pool", "pool-b.1", "{ns}/agents/pool-a/members/+/control"),
+    Reading("the tasks of another pool", "pool-b.1", "{ns}/tasks/pool-a/inbox/+"),
+    Reading(
+        "a share of the tasks of another pool", "pool-b.1", "$share/agent-bound-inbox-pool-a/{ns}/tasks/pool-a/inbox/+"
+    ),
     Reading("a copy of the calls in a group of its own", "evil:1", "$share/own/{ns}/mcp/tools/forecast/call/+"),
     Reading("a copy of the tasks in a group of its own", "agent-b", "$share/own/{ns}/tasks/writer/inbox/+"),
     Reading("everything in a group of its own", "agent-b", "$share/own/#"),

@@ -48,7 +48,7 @@ class Cast:
         """Wait until the victim has everything that the broker had queued for it."""
         login, victim = ROSTER.login(user), self.victim(user)
         if login.program.kind == "agent":
-            victim.settle(f"ns/tasks/{user}/control/{user}")
+            victim.settle(f"ns/tasks/{login.agent_id}/control/{login.agent_id}")
         elif login.program.kind == "client":
             victim.settle(f"ns/mcp/clients/{user}/responses/{user}")
         elif login.program.kind == "server":

@@ -37,6 +37,11 @@ def keys() -> tuple[dict[str, PrivateKey], TrustedKeys]:
     return private, TrustedKeys(private[each.name].public.pinned(each.serves) for each in ROSTER.programs)
 
 
+def program_of(attempt: Publishing) -> str:
+    """The name of the attacker's program, whose key signs the message. Replicas and members share a key."""
+    return ROSTER.login(attempt.attacker).program.name
+
+
 def forged(attempt: Publishing, number: int) -> bytes:
     """A message whose fields name the program for which the attacker wants to be taken."""
     if attempt.empty:
@@ -53,7 +58,7 @@ def outcome(attempt: Publishing, taken: list[tuple[str | None, InboundMessage]],
         if attempt.empty and message.topic == topic and not message.payload:
             return REMOVED
         if message.payload and json.loads(message.payload)["number"] == number:
-            own = attempt.attacker.partition(":")[0]
+            own = program_of(attempt)
             assert claimed is not None
             assert claimed.partition(":")[0] == own, f"{attempt.name}: {attempt.attacker} was taken for {claimed}"
             return ITSELF if claimed in (own, attempt.attacker) else REPLICA
@@ -77,7 +82,7 @@ async def test_no_attempt_at_an_open_broker_passes_for_somebody_else_where_signa
             taken.append((claimed_sender(topics, message), message))
 
     senders: dict[str | None, Connection] = {None: Connection(broker.url)}
-    for name in {attempt.attacker.partition(":")[0] for attempt in PUBLISHING} | {"agent-a"}:
+    for name in {program_of(attempt) for attempt in PUBLISHING} | {"agent-a"}:
         senders[name] = Connection(broker.url, identity=Identity(private[name], trusted))
     for each in (victim, *senders.values()):
         await soon(each.start())
@@ -87,7 +92,7 @@ async def test_no_attempt_at_an_open_broker_passes_for_somebody_else_where_signa
         taken.clear()
         ended.clear()
         for number, attempt in enumerate(PUBLISHING):
-            sender = senders[attempt.attacker.partition(":")[0] if signed else None]
+            sender = senders[program_of(attempt) if signed else None]
             await soon(sender.publish(f"{namespace}/{attempt.topic}", forged(attempt, number), retain=attempt.retain))
         await soon(senders["agent-a"].publish(topics.agent_status("agent-a"), b"the end"))
         await soon(ended.wait())

@@ -13,6 +13,8 @@ _numbers = itertools.count()
 SECRETS = [
     ("agent-a", "tasks/writer/inbox/agent-a"),
     ("agent-a", "tasks/writer/control/agent-a"),
+    ("agent-a", "tasks/pool-a/inbox/agent-a"),
+    ("pool-a.1", "agents/pool-a/members/all/control"),
     ("writer", "tasks/agent-a/results/writer"),
     ("writer", "tasks/agent-a/events/writer/t-1"),
     ("web", "mcp/tools/forecast/call/web"),
@@ -22,7 +24,11 @@ SECRETS = [
     ("weather:1", "mcp/clients/web/stream/weather:1/c-1"),
 ]
 """What others must not read: who speaks, and where."""
-OWN = {"agent-b": "tasks/agent-b/control/agent-b", "evil:1": "mcp/servers/evil:1/query/evil:1"}
+OWN = {
+    "agent-b": "tasks/agent-b/control/agent-b",
+    "evil:1": "mcp/servers/evil:1/query/evil:1",
+    "pool-b.1": "tasks/pool-b/control/pool-b",
+}
 
 
 @pytest.mark.parametrize("attempt", READING, ids=lambda attempt: attempt.name.replace(" ", "-"))

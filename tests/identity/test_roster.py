@@ -76,11 +76,20 @@ def test_the_client_id_of_an_agent_is_the_one_that_agent_takes() -> None:
         assert roster.login("planner").client_id == agent.connection.client_id
 
 
+def test_the_members_of_a_pool_have_one_login_or_one_each() -> None:
+    pool = '[programs.a]\nkind = "agent"\npool = true\n'
+    [shared] = Roster.parse(f'namespace = "acme/v1"\n{pool}').logins()
+    assert (shared.user, shared.client_id, shared.agent_id, shared.binds_client_id) == ("a", "a:*@acme.v1", "a", False)
+    own = Roster.parse(f'namespace = "acme/v1"\n{pool}members = ["1", "2"]').logins()
+    assert [(each.user, each.client_id) for each in own] == [("a.1", "a:1@acme.v1"), ("a.2", "a:2@acme.v1")]
+    assert {(each.agent_id, each.binds_client_id) for each in own} == {("a", True)}
+
+
 def test_a_login_is_found_by_each_of_its_names() -> None:
     roster = Roster.parse(GOOD)
     assert roster.login("weather:2") == roster.login("weather.2")
     assert roster.login("files:host") == roster.login("host")
-    with pytest.raises(RosterError, match=r"'weather' has several replicas: name one of weather\.1, weather\.2"):
+    with pytest.raises(RosterError, match=r"'weather' has several logins: name one of weather\.1, weather\.2"):
         roster.login("weather")
     with pytest.raises(RosterError, match=r"has no program 'nobody': add \[programs\.nobody\], or name one of planner"):
         roster.login("nobody")
@@ -128,6 +137,7 @@ MISTAKES = {
         f'{AGENT}replicas = ["1"]',
         r"line 3: 'replicas' has no meaning for the agent 'a'",
     ),
+    "members of no pool": (f'{AGENT}members = ["1"]', r"line 3: agent 'a' has members, and so is a pool; add pool"),
     "a list that is a text": (f'{AGENT}calls = "forecast"', r"line 3: calls of 'a' must be \"\*\" or a list such as"),
     "a wrong name in a list": (f'{AGENT}calls = [\n "x",\n "a#",\n]', r"line 3: .*a name in calls.*'#'"),
     "a server that the roster does not have": (

@@ -89,6 +89,24 @@ def test_a_foreign_client_id_is_refused_or_ends_no_connection(cast: Cast) -> Non
     attacker.close()
 
 
+@pytest.mark.parametrize("attacker", ["pool-a.2", "pool-b.1"], ids=["the same pool", "another pool"])
+def test_a_member_of_a_pool_cannot_end_the_connection_of_another_member(cast: Cast, attacker: str) -> None:
+    """acl_file cannot prevent it, and docs/identity.md says so."""
+    cast.forget("pool-a.1", "pool-a.2", "pool-b.1")
+    victim = cast.victim("pool-a.1")
+    taking = Raw(cast.broker, attacker, client_id=victim.login.client_id)
+    code = taking.connect()
+    if cast.name == DYNSEC:
+        assert code >= 0x80
+    if cast.name == ACL_FILE:
+        assert victim.lost.wait(10)
+        cast.forget("pool-a.1")
+    else:
+        cast.settle("pool-a.1")
+        assert not victim.lost.is_set()
+    taking.close()
+
+
 def test_the_messages_that_wait_for_another_one_cannot_be_fetched(cast: Cast) -> None:
     cast.forget("agent-b", "agent-a")
     secret = f"secret {next(_numbers)}".encode()

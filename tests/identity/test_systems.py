@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from mqtt_agent import TaskContext, ToolContext, ToolServer, errors
+from databases import shared_postgres
+from mqtt_agent import Agent, TaskContext, ToolContext, ToolServer, errors
 from support import soon, until
 
 from .attempts import ROSTER
 from .conftest import Cast
-from .endpoints import agent, client, server
+from .endpoints import agent, client, server, settings
+
+_MEMBERS = ("has no shared subscriptions: every subscriber gets each message",)  # what a member of a pool says there
 
 
 @asynccontextmanager
@@ -26,7 +31,7 @@ async def clean(cast: Cast, caplog: pytest.LogCaptureFixture) -> AsyncIterator[A
     denials = [line for line in cast.broker.log[before:].splitlines() if "denied" in line.lower()]
     assert denials == []
     told = [each for each in caplog.records if each.name.startswith("mqtt_agent") and each.levelno >= logging.WARNING]
-    expected = () if cast.broker.shares else ("has no shared subscriptions: one", "keeps sessions for 300 s")
+    expected = () if cast.broker.shares else ("has no shared subscriptions: one", *_MEMBERS, "keeps sessions for 300 s")
     texts = [each.getMessage() for each in told]
     assert [text for text in texts if not any(known in text for known in expected)] == []
 
@@ -125,3 +130,26 @@ async def test_agents_with_tools_work_with_the_generated_rights(cast: Cast, capl
         web = await stack.enter_async_context(client(cast))
         assert await soon(web.call("read_file", {"path": "b"}, timeout=20), 20) == "b for web"
         assert await soon(planner.tool_client.call("read_file", {"path": "c"}, timeout=20), 20) == "c for agent-a"
+
+
+async def test_the_members_of_a_pool_work_with_a_login_each(cast: Cast, caplog: pytest.LogCaptureFixture) -> None:
+    url, done = shared_postgres().new_database(), Counter[str]()
+    async with clean(cast, caplog) as stack:
+        planner = await stack.enter_async_context(agent(cast, "agent-a"))
+        for name in ("1", "2"):
+            client_id = ROSTER.login(f"pool-a.{name}").client_id
+            where = settings(cast, f"pool-a.{name}")
+            member = Agent("pool-a", pool=True, store=url, client_id=client_id, **where)
+
+            async def work(task: TaskContext, name: str = name) -> str:
+                done[name] += 1
+                return name
+
+            member.on_task(work)
+            await stack.enter_async_context(member)
+            assert member.connection.client_id == client_id
+        results = await soon(
+            asyncio.gather(*(planner.request("pool-a", f"{n}", wait_online=True) for n in range(8))), 30
+        )
+        assert done == Counter(results)
+        assert done.keys() == ({"1", "2"} if cast.broker.shares else done.keys())

@@ -1,17 +1,20 @@
 """An agent in its own process, controlled by JSON lines: task_agent.py URL NAMESPACE AGENT STORE LEDGER [options].
 
 With ``--executes``, the agent executes tasks. A line on the standard input lets the agent give a task. Each line on the
-standard output reports an event. As its last action, the handler writes into the ledger file.
+standard output reports an event. As its last action, the handler writes into the ledger file. SIGTERM stops the agent
+in order.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import random
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -149,6 +152,9 @@ def obey() -> None:
 
 
 async def main() -> None:
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     try:
         while True:
             try:
@@ -167,4 +173,5 @@ async def main() -> None:
 logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.agent} {os.getpid()} %(name)s %(message)s")
 if options.executes:
     agent.on_task(work)
-asyncio.run(main())
+with contextlib.suppress(asyncio.CancelledError):
+    asyncio.run(main())

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 from databases import Postgres, shared_pooler, shared_postgres
 from mqtt_agent.agents.store import PostgresStore
-from mqtt_agent.agents.store.lease import Beat
+from mqtt_agent.agents.store.lease import Beat, Lease
 from mqtt_agent.agents.store.members import MemberStore
+from mqtt_agent.agents.store.postgres_engine import Statement
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import becomes, require, soon
@@ -261,6 +262,48 @@ async def test_nobody_takes_the_tasks_of_the_others_when_the_database_was_away_f
             await asyncio.sleep(2 * LEASE)  # long enough for each member to end the leases of others
             for number in range(3):
                 assert await state_of(store, str(number)) == (TaskState.WORKING, 1)
+
+
+async def test_only_a_suspect_that_has_missed_a_renewal_is_dead_before_its_lease_ends(store: PostgresStore) -> None:
+    beats: list[Beat] = []
+    lease = Lease(store.new_engine(), store.statement, AGENT, "alive", 600, beats.append)
+    engine = store.new_engine()
+    left = {"missed and suspected": 299, "missed": 299, "renewed and suspected": 310, "suspected long ago": 299}
+
+    def look() -> list[str]:
+        """One look of the member, which has renewed its lease often enough. Returns the members afterwards."""
+        lease._join()
+        lease._renewals = 2
+        for name, seconds in left.items():
+            join = (
+                f"INSERT INTO {store.schema}.members (agent, member, lease_until)"
+                f" VALUES ('{AGENT}', '{name}', clock_timestamp() + make_interval(secs => {seconds}))"
+            )
+            engine.execute(Statement(join.encode()))
+        for name in left:
+            if "suspected" in name:
+                lease.suspect(name)
+        lease._suspects["suspected long ago"] -= 601
+        lease._look()
+        rows = engine.execute(Statement(f"SELECT member FROM {store.schema}.members ORDER BY 1".encode()))[0]
+        assert isinstance(rows, list)
+        return [member for (member,) in rows]
+
+    try:
+        found = await asyncio.to_thread(look)
+    finally:
+        lease._engine.close()
+        engine.close()
+    assert found == ["alive", "missed", "renewed and suspected", "suspected long ago"]
+    assert beats == [Beat(False, 1, 0)]
+
+
+async def test_anybody_may_name_any_number_of_suspects(store: PostgresStore) -> None:
+    lease = Lease(store.new_engine(), store.statement, AGENT, "alive", 600, lambda beat: None)
+    for number in range(5000):
+        lease.suspect(f"m{number}")
+    assert len(lease._present_suspects()) == 100
+    assert lease._present_suspects()[-1] == "m4999"
 
 
 def test_tables_of_an_earlier_version_get_the_tables_of_pools() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Mosquitto
+from brokers import Mosquitto, die_with_parent
 from databases import shared_postgres
 from langchain_core.messages import AIMessage
 from langchain_mqtt_agent import graph_agent
@@ -17,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext
-from support import soon
+from support import soon, until
 
 WORKER = """
 import sys
@@ -27,6 +27,23 @@ broker, namespace, store, *prompts = sys.argv[1:]
 remote = MQTTRemoteAgent("writer", broker=broker, namespace=namespace, agent_id="web", store=store, pool=True)
 for prompt in prompts:
     print(remote.invoke(prompt).content, flush=True)
+remote.close()
+"""
+
+RESUMER = """
+import sys
+from langchain_core.messages import HumanMessage
+from langchain_mqtt_agent import MQTTRemoteAgent
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+broker, namespace, store, memory, what = sys.argv[1:]
+remote = MQTTRemoteAgent("writer", broker=broker, namespace=namespace, agent_id="web", store=store, pool=True)
+with SqliteSaver.from_conn_string(memory) as saver:
+    graph = StateGraph(MessagesState).add_node("ask", remote).add_edge(START, "ask").compile(checkpointer=saver)
+    given = None if what == "resume" else {"messages": [HumanMessage(what)]}
+    ended = graph.invoke(given, {"configurable": {"thread_id": "t"}}, durability="sync")
+    print(ended["messages"][-1].content, flush=True)
 remote.close()
 """
 
@@ -92,3 +109,36 @@ async def test_web_workers_give_tasks_in_one_name_and_each_gets_its_answers(
 
         for name, said in zip("xyz", await asyncio.gather(*map(worker, "xyz")), strict=True):
             assert said == [f"{name}{n}!" for n in range(5)]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_a_graph_of_a_killed_worker_goes_on_in_another_one_with_the_same_task(
+    mosquitto: Mosquitto, namespace: str, url: str, tmp_path: Path
+) -> None:
+    prompts, go = list[str](), asyncio.Event()
+    async with Agent("writer", broker=mosquitto.url, namespace=namespace, store=MemoryStore()) as writer:
+
+        @writer.on_task
+        async def work(task: TaskContext) -> str:
+            assert task.sender == "web"
+            prompts.append(str(task.prompt))
+            await go.wait()
+            return f"{task.prompt}!"
+
+        async def start(memory: str, what: str) -> asyncio.subprocess.Process:
+            command = [sys.executable, "-c", RESUMER, mosquitto.url, namespace, url, str(tmp_path / memory), what]
+            return await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.PIPE, preexec_fn=die_with_parent
+            )
+
+        killed, stays = await start("a.db", "hello"), await start("b.db", "other")
+        await until(lambda: len(prompts) == 2, 100)
+        killed.kill()
+        await killed.wait()
+        resumed = await start("a.db", "resume")
+        go.set()
+        for process, said in ((resumed, b"hello!"), (stays, b"other!")):
+            output, _ = await soon(process.communicate(), 60)
+            assert (process.returncode, output.strip()) == (0, said)
+    assert sorted(prompts) == ["hello", "other"]

@@ -112,7 +112,8 @@ class Agent(Requester, ToolUser, Service):
             :class:`mqtt_agent.identity.Identity`.
         client_id: The MQTT client id, for a broker that binds client ids to logins. None means the agent's id, in a
             namespace other than ``a2a/v1`` followed by ``@`` and the namespace. The id names the session at the broker,
-            so give an agent the same id each time.
+            so give an agent the same id each time. In a pool, None means a new id in each process; a member whose login
+            has a client id takes ``AGENT_ID:NAME``.
         audit: Keeps a line about each message that the endpoint sends and receives; see
             :class:`mqtt_agent.identity.Audit`.
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
@@ -187,7 +188,7 @@ class Agent(Requester, ToolUser, Service):
         self.namespace: str = namespace
         self._topics = topics = Topics(namespace)
         self._card = make_card(agent_id, namespace, description, capabilities, skills, input_modes, output_modes, meta)
-        check_client_id(client_id, connection, pool)
+        check_client_id(client_id, connection, f"{agent_id}:" if pool else "")
         self.connection: Connection = connection or BrokerSettings(
             broker, namespace, credentials, tls, bound, identity, audit
         ).connection(
@@ -201,7 +202,7 @@ class Agent(Requester, ToolUser, Service):
         retry, dialect = StoreRetry(agent_id), AgentDialect(bound, agent_id)
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
         check_pool(pool, contexts, self.store, connection)
-        self._is_pool, self._ordered = pool, contexts == "ordered"
+        self._is_pool, self._ordered, self._renames = pool, contexts == "ordered", client_id is None
         self._router, self._tools = Router(), AgentTools(self._scope)
         self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
         self._max_peers, self._keep_for, self._drain_timeout = max_peers, retention, drain_timeout
@@ -252,7 +253,7 @@ class Agent(Requester, ToolUser, Service):
         member = PoolMember(
             self.store, self.connection, self._topics, self.agent_id, self._context_of if self._ordered else None
         )
-        if not self.connection.started:
+        if self._renames and not self.connection.started:
             self.connection.rename(f"{self.agent_id}:{member.id}{client_id_of(self._topics, '')}")
         return member
 

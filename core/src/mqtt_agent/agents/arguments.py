@@ -89,12 +89,12 @@ def check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
         raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
 
 
-def check_client_id(client_id: str | None, connection: Connection | None, pool: bool) -> None:
-    """Raise :class:`ValueError` if a client id does not fit the other arguments."""
+def check_client_id(client_id: str | None, connection: Connection | None, begins: str) -> None:
+    """Raise :class:`ValueError` if a client id does not fit the other arguments, or does not begin with this text."""
     if client_id is not None and connection is not None:
         raise ValueError("client_id is for a connection of the agent's own: give it to the Connection instead")
-    if client_id is not None and pool:
-        raise ValueError("each member of a pool has a client id of its own, so pool=True needs no client_id")
+    if client_id is not None and not client_id.startswith(begins):
+        raise ValueError(f"the client id of a member begins with {begins!r}, not {client_id!r}; None makes a new one")
 
 
 def check_pool(pool: bool, contexts: str, store: TaskStore, connection: Connection | None) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from mqtt_agent.agents.store import TaskKey, TaskRecord
@@ -27,13 +28,22 @@ _LOOK_EVERY = 2.0
 """Seconds between two looks at the store."""
 _TOLD_EVERY = 0.1
 """Seconds between two messages that tasks wait."""
+_READ_EVERY = 0.1
+"""Seconds between two rounds in which the messages of other members are read."""
+_MOST_NOTES = 1000
+"""How many different messages are read in one round. What the others say is found at the next look at the store."""
+_LONGEST_ID = 64
+"""The length of the longest member id that is read in the status of another member."""
+_ABOUT_A_TASK = frozenset(("task", "refused", "ended"))
+"""The actions of messages that are about one task."""
 
 
 class PoolMember:
     """A member of a pool of processes with one agent id.
 
     The database is the truth: each member looks there every two seconds. Messages between members only save time, so
-    they may get lost, and anybody may write them.
+    they may get lost. Anybody may write any number of them: equal messages are read once in a tenth of a second, and a
+    message about a task that this member does not know reads nothing from the database.
 
     Args:
         store: The store of the pool.
@@ -71,6 +81,11 @@ class PoolMember:
         self._tasks = BackgroundTasks(self._on_failure)
         self._faults = FaultLog(logger)
         self._woken = asyncio.Event()
+        self._notes: dict[tuple[Any, ...], MemberNote] = {}
+        """The messages of other members that are not read yet. Equal messages have equal keys."""
+        self._working: set[tuple[Any, ...]] = set()
+        """The keys of the messages that are worked on."""
+        self._reading = False
         self._telling: asyncio.TimerHandle | None = None
         self._joined = False
 
@@ -95,7 +110,8 @@ class PoolMember:
         """Give this member's tasks back, leave the pool, and wake the other members. A second call does nothing.
 
         Returns:
-            Whether the pool has no other member, or this is not known because the database does not answer.
+            Whether the pool has no other member, or this is not known because the database does not answer. Then the
+            caller reports the pool offline: a live member answers this, and peers wait for its answer.
         """
         if not self._joined:
             return False
@@ -107,7 +123,14 @@ class PoolMember:
         try:
             last = await self.store.leave()
         except StoreError as error:
-            logger.warning("a member of agent %s could not give its tasks back: %s", self.agent_id, error)
+            logger.warning(
+                "member %s of agent %s could not give its tasks back, so they wait until its lease has ended (at most "
+                "%g s); then another member or the next start runs them again: %s",
+                self.id,
+                self.agent_id,
+                self.store.lease,
+                error,
+            )
             return True
         if not last:
             self._tell(None, "tasks")
@@ -183,11 +206,35 @@ class PoolMember:
         except WireError as error:
             self._faults.refuse(message, "an unreadable message of a member", error)
             return
-        handle = self.on_note.get(note.action)
-        if handle is not None and note.member != self.id and self._joined:
-            self._tasks.start(self._apart(handle(note)))
+        if note.action not in self.on_note or note.member == self.id or not self._joined:
+            return
+        about = (note.task_id, note.requester, note.listen) if note.action in _ABOUT_A_TASK else ()
+        if len(self._notes) < _MOST_NOTES:
+            self._notes[(note.action, *about)] = note
+        if not self._reading:
+            self._reading = True
+            self._tasks.start(self._read_notes())
+
+    async def _read_notes(self) -> None:
+        """Work on the messages of other members, on equal ones together, until there are no more."""
+        while self._notes:
+            for key in self._notes.keys() - self._working:
+                self._working.add(key)
+                note = self._notes.pop(key)
+                work = self._tasks.start(self._apart(self.on_note[note.action](note)))
+                work.add_done_callback(partial(self._on_worked, key))
+            await asyncio.sleep(_READ_EVERY)
+        self._reading = False
+
+    def _on_worked(self, key: tuple[Any, ...], _: asyncio.Task[None]) -> None:
+        self._working.discard(key)
 
     # Looking at the store
+
+    def suspect(self, member: str) -> None:
+        """Note that the broker has lost the connection of a member; see :meth:`MemberStore.suspect`."""
+        if len(member) <= _LONGEST_ID and member.isascii() and member.isalnum():  # anybody may write the status
+            self.store.suspect(member)
 
     def look_soon(self) -> None:
         """Compare this process with the store now, and not only after two seconds."""

@@ -21,7 +21,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _ANSWERED_WITHIN = 0.3
 """Seconds within which a member answers a status that says offline, or a probe. Each member takes a random time."""
-_NEXT_EPOCH_WITHIN = 1.0
+_NEXT_EPOCH_WITHIN = 0.5
 """Seconds to wait for the database, before a member shows itself without it. Peers doubt a pool for two seconds."""
 
 
@@ -29,7 +29,8 @@ class PoolPresence(AgentPresence):
     """Publishes the card and the status of a pool.
 
     The Last Will of a member reports the pool offline. A live member answers with the status ``online`` and the next
-    epoch, so that the peers send again what the dead member may have lost. It answers a probe in the same way.
+    epoch, so that the peers send again what the dead member may have lost. It answers a probe in the same way. The Last
+    Will names its member, which is suspected from then on: see :meth:`Lease.suspect`.
 
     Args:
         scope: The agent's shared values.
@@ -62,7 +63,9 @@ class PoolPresence(AgentPresence):
         # An offline status has no epoch: it is never older than the status of another member.
         epoch = self._epoch if status == "online" else None
         started = self._pool.store.pool.started
-        return AgentStatus(name=self.card.name, status=status, started=started, epoch=epoch, pool=True)
+        return AgentStatus(
+            name=self.card.name, status=status, started=started, epoch=epoch, pool=True, member=self._pool.id
+        )
 
     @override
     def shown_card(self, status: Status = "online") -> AgentCard:
@@ -84,6 +87,8 @@ class PoolPresence(AgentPresence):
         if not self.announced:
             return
         self._refresher.note(message)
+        if status.member and status.status == "offline":
+            self._pool.suspect(status.member)
         if status.probe or status.status == "offline":
             self._answer_soon()
         elif status.pool:

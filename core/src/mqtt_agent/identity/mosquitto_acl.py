@@ -20,8 +20,8 @@ _NOTES = (
     "acl_file binds no client id: a login can connect with the client id of another login and end its connection.",
 )
 _PATTERN_NOTE = (
-    "A pattern holds for every login, whatever its kind, under its own user name: a tool server could give tasks as"
-    " {user!r}, for example. Without patterns (--exact), each login gets lines of its own."
+    "A pattern holds for every login, whatever its kind, under its own user name: a tool server or a member of a pool"
+    " could give tasks as {user!r}, for example. Without patterns (--exact), each login gets lines of its own."
 )
 _CONF = """\
 allow_anonymous false
@@ -66,8 +66,8 @@ def mosquitto_acl(
         lines.append(f"pattern {_WORDS[action]} {topic}")
         plan.rules.append(Rule(lines[-1], action, topic))
     for role in found:
-        own_grants = [each for each in role.grants if exact or not _common(roster, each.right)]
         for login in role.logins:
+            own_grants = [each for each in role.grants if exact or not _is_in_pattern(roster, each, login)]
             own: list[tuple[Action, str]] = [(each.action, without_share(each.filled(login))) for each in own_grants]
             if own:
                 lines += ["", f"user {login.user}"]
@@ -75,8 +75,9 @@ def mosquitto_acl(
                 lines.append(f"topic {_WORDS[action]} {topic}")
                 text = f"{lines[-1]} (below user {login.user})"
                 plan.rules.append(Rule(text, action, topic, frozenset({login.user})))
-    if common and (servers := [login for role in found for login in role.logins if login.program.kind == "server"]):
-        plan.notes.append(_PATTERN_NOTE.format(user=servers[0].user))
+    others = [login for role in found for login in role.logins if login.user != login.agent_id]
+    if common and (speaking := [each for each in others if each.program.kind in ("server", "agent")]):
+        plan.notes.append(_PATTERN_NOTE.format(user=speaking[0].user))
     plan.files = {"acl": "\n".join(lines) + "\n", "mosquitto.conf": _CONF.format(folder=folder)}
     if passwords is None:
         plan.notes.append("Set the password of each login: mosquitto_passwd -b passwords USER PASSWORD.")
@@ -98,6 +99,12 @@ def _common(roster: Roster, right: Right) -> bool:
     if "{reads}" in right.topic:
         return all(EVERYBODY in each.reads for each in (*agents, *clients))
     return "{delegates}" not in right.topic or all(EVERYBODY in each.delegates_to for each in agents)
+
+
+def _is_in_pattern(roster: Roster, grant: Grant, login: Login) -> bool:
+    """Whether a pattern gives this right to a login. A pattern stands for the user name, so not for a pool's name."""
+    named = "{self}" in grant.topic
+    return _common(roster, grant.right) and (not named or grant.own_name(login) == login.user)
 
 
 def _pattern(grant: Grant) -> tuple[Action, str]:

@@ -94,7 +94,7 @@ def _topic(grant: Grant, role: Role, logins: tuple[Login, ...], variables: bool)
         return grant.topic.replace("{self}", "%u")
     if all(grant.own_name(each) == each.client_id for each in logins):
         return grant.topic.replace("{self}", "%c")
-    if len(logins) == 1:
+    if len({grant.own_name(each) for each in logins}) == 1:
         return grant.filled(logins[0])
     raise RosterError(
         f"the programs of role {role.name} host tool servers, and neither %u nor %c is the id of such a server;"
@@ -121,7 +121,7 @@ def _acls(topics: Iterable[tuple[Action, str]]) -> list[dict[str, Any]]:
 def _client(login: Login, role: str, passwords: Mapping[str, str] | None) -> dict[str, Any]:
     client: dict[str, Any] = {
         "username": login.user,
-        **({} if login.program.pool else {"clientid": login.client_id}),
+        **({"clientid": login.client_id} if login.binds_client_id else {}),
         "textname": f"{login.program.kind} {login.program.name}",
         "roles": [{"rolename": role}],
     }

@@ -344,13 +344,16 @@ def grants(roster: Roster, program: Program, profile: Profile = "bound", *, shar
 
 
 def roles(roster: Roster, profile: Profile = "bound", *, shares: bool = True) -> list[Role]:
-    """The logins of a roster, grouped by their rights."""
-    found: dict[tuple[str, tuple[Grant, ...]], list[Login]] = {}
+    """The logins of a roster, grouped by their rights. The members of a pool with logins of their own are a group."""
+    found: dict[tuple[str, str, tuple[Grant, ...]], list[Login]] = {}
     for login in roster.logins():
-        found.setdefault((login.program.kind, tuple(grants(roster, login.program, profile, shares=shares))), []).append(
-            login
-        )
-    return [Role(f"{kind}-{_hash(granted)}", tuple(logins), granted) for (kind, granted), logins in found.items()]
+        pool = login.program.name if login.program.members else ""
+        granted = tuple(grants(roster, login.program, profile, shares=shares))
+        found.setdefault((login.program.kind, pool, granted), []).append(login)
+    return [
+        Role(f"{kind}-{f'{pool}-' if pool else ''}{_hash(granted)}", tuple(logins), granted)
+        for (kind, pool, granted), logins in found.items()
+    ]
 
 
 def _hash(granted: tuple[Grant, ...]) -> str:

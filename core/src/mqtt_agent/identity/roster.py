@@ -22,14 +22,16 @@ EVERYBODY: str = "*"
 """The entry of ``calls``, ``reads`` and ``delegates_to`` that stands for every name."""
 
 _KEYS: dict[str, frozenset[str]] = {
-    "agent": frozenset({"kind", "user_id", "client_id", "calls", "reads", "delegates_to", "hosts", "serves", "pool"}),
+    "agent": frozenset(
+        {"kind", "user_id", "client_id", "calls", "reads", "delegates_to", "hosts", "serves", "pool", "members"}
+    ),
     "client": frozenset({"kind", "user_id", "client_id", "calls", "reads"}),
     "server": frozenset({"kind", "user_id", "replicas", "serves"}),
     "auditor": frozenset({"kind", "user_id", "client_id"}),
     "operator": frozenset({"kind", "user_id", "client_id"}),
 }
 """The keys that a program of each kind may have."""
-_LISTS = ("calls", "reads", "delegates_to", "serves", "replicas")
+_LISTS = ("calls", "reads", "delegates_to", "serves", "replicas", "members")
 _MAY_BE_ALL = ("calls", "reads", "delegates_to")
 
 
@@ -50,6 +52,7 @@ class Program:
         user_id: The claim ``user_id``: the person or the account for whom the program works.
         client_id: The MQTT client id, when it is not the name.
         pool: Whether several processes have the agent's id (``Agent(pool=True)``).
+        members: The names of the members of a pool that have a login each. Without names, all members have one login.
     """
 
     name: str
@@ -63,17 +66,19 @@ class Program:
     user_id: str | None = None
     client_id: str | None = None
     pool: bool = False
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Login:
-    """One login at the broker: one program, or one replica of a server.
+    """One login at the broker: one program, one replica of a server, or one member of a pool.
 
     Attributes:
         program: The program.
-        user: The MQTT user name. For a replica it is the server id with ``.`` in the place of ``:``.
-        client_id: The MQTT client id to which a broker binds the user. For a pool, ``*`` stands for the id of the
-            member.
+        user: The MQTT user name. For a replica it is the server id with ``.`` in the place of ``:``; for a member of a
+            pool with a login of its own, it is the agent id, ``.`` and the member's name.
+        client_id: The MQTT client id to which a broker binds the user. In the client id of a login that all members of
+            a pool share, ``*`` stands for the id of the member.
         agent_id: The claim ``agent_id``, and the name in sender-bound topics; None for a server.
         server_id: The claim ``server_id``, and the server's name in sender-bound topics; None without a server.
         org_id: The claim ``org_id``.
@@ -85,6 +90,11 @@ class Login:
     agent_id: str | None = None
     server_id: str | None = None
     org_id: str | None = None
+
+    @property
+    def binds_client_id(self) -> bool:
+        """Whether the login has one client id. The members of a pool that share a login have several."""
+        return not self.program.pool or bool(self.program.members)
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -156,7 +166,7 @@ class Roster:
         return _Reader(text, source).roster(data)
 
     def logins(self) -> list[Login]:
-        """Every login: one for each program, and one for each replica of a server."""
+        """Every login: one for each program, one for each replica of a server, and one for each named member."""
         return [login for program in self.programs for login in self._logins_of(program)]
 
     def login(self, name: str) -> Login:
@@ -165,7 +175,7 @@ class Roster:
         The name of a server with one replica is enough.
 
         Raises:
-            RosterError: Nobody has this name, or several replicas have it.
+            RosterError: Nobody has this name, or several logins have it.
         """
         logins = self.logins()
         for found in (
@@ -176,7 +186,7 @@ class Roster:
                 return found[0]
             if found:
                 users = ", ".join(each.user for each in found)
-                raise RosterError(f"{name!r} has several replicas: name one of {users}")
+                raise RosterError(f"{name!r} has several logins: name one of {users}")
         known = ", ".join(each.user for each in logins)
         raise RosterError(f"{self.source} has no program {name!r}: add [programs.{name}], or name one of {known}")
 
@@ -201,9 +211,12 @@ class Roster:
         client_id = program.client_id or program.name
         if program.kind == "agent" and program.client_id is None and self.namespace != DEFAULT_NAMESPACE:
             client_id = f"{program.name}@{self.namespace.replace('/', '.')}"  # the id that Agent takes
-        if program.pool:
-            client_id = client_id.replace(program.name, f"{program.name}:*", 1)
-        yield Login(program, program.name, client_id, program.name if speaks else None, program.hosts, self.org_id)
+        for member in program.members or ("*",) if program.pool else ():
+            own_id = client_id.replace(program.name, f"{program.name}:{member}", 1)
+            user = f"{program.name}.{member}" if program.members else program.name
+            yield Login(program, user, own_id, program.name, None, self.org_id)
+        if not program.pool:
+            yield Login(program, program.name, client_id, program.name if speaks else None, program.hosts, self.org_id)
 
 
 def _toml() -> Any:
@@ -290,6 +303,10 @@ class _Reader:
                 table,
                 "pool",
             )
+        if program.members and not program.pool:
+            raise self._error(
+                f"agent {name!r} has members, and so is a pool; add pool = true, or remove 'members'", table, "members"
+            )
         if program.kind == "client" and not program.calls:
             raise self._error(f'client {name!r} may call no tool; add calls = "*" or a list of tools', table)
         if program.kind == "server" and not program.serves:
@@ -304,8 +321,9 @@ class _Reader:
             raise self._error(
                 f'hosts = {program.hosts!r} of agent {name!r} is no server id; write "SERVER:REPLICA"', table, "hosts"
             )
-        if EVERYBODY in (*program.serves, *program.replicas):
-            raise self._error(f'{name!r} must name each tool and each replica; "*" cannot be checked', table)
+        if EVERYBODY in (*program.serves, *program.replicas, *program.members):
+            what = "each tool, each replica and each member"
+            raise self._error(f'{name!r} must name {what}; "*" cannot be checked', table)
 
     def _names(self, value: Any, key: str, table: tuple[str, ...]) -> tuple[str, ...]:
         if value is None:

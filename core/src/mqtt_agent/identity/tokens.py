@@ -22,8 +22,8 @@ def claims_of(
 
     They are ``agent_id``, ``server_id``, ``tool_id``, ``user_id`` and ``org_id`` as far as the login has them (spec);
     ``sub``, ``iat``, ``exp`` and ``jti`` of JWT; and what single brokers need (ours): ``username`` and ``client_id``,
-    ``jid`` for ejabberd, ``client_attrs`` for EMQX. The members of a pool have client ids of their own, so the token of
-    a pool has no ``client_id``.
+    ``jid`` for ejabberd, ``client_attrs`` for EMQX. A token that all members of a pool share has no ``client_id``,
+    because each member has a client id of its own.
 
     Args:
         roster: The roster.
@@ -40,7 +40,7 @@ def claims_of(
         "exp": now + int(lifetime),
         "jti": uuid.uuid4().hex,
         "username": login.user,
-        **({} if login.program.pool else {"client_id": login.client_id}),
+        **({"client_id": login.client_id} if login.binds_client_id else {}),
         "jid": f"{login.user}@{host}",
         "client_attrs": client_attributes(roster, login, profile),
     }

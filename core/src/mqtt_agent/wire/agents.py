@@ -102,6 +102,7 @@ class AgentStatus(Message):
             In an online status of a pool, a number that grows whenever a member joins, connects or is lost.
         pool: Whether several processes may have this agent id; None for no (ours).
         probe: Whether the message asks if a process runs as this agent, and says nothing about the agent (ours).
+        member: The member of a pool that has written the message; None when the agent is no pool (ours).
     """
 
     name: str = ""
@@ -111,6 +112,7 @@ class AgentStatus(Message):
     epoch: int | None = None
     pool: bool | None = None
     probe: bool | None = None
+    member: str | None = None
 
     def speaks_before(self, other: AgentStatus) -> bool:
         """Whether this message is from an earlier connection than ``other``. Then it is an outdated Last Will."""

@@ -60,6 +60,9 @@ class MQTTAgent(BaseAgent):
         run_id: A name for the crew's work. A crew that is kicked off again under this name, also in another process,
             gets the same answer to the same task. None: each kickoff is new work. Needs an ``agent_id``.
         store: Where the given tasks are kept; see :class:`mqtt_agent.Agent`. In memory if there is no ``agent_id``.
+        pool: Whether several processes, such as the workers of a web server, give tasks under ``agent_id``. Then
+            ``store`` must be the URL of a PostgreSQL database. A crew that is kicked off again with the same ``run_id``
+            in any of these processes gets the result of the task that was given before. Needs an ``agent_id``.
         credentials: A :class:`mqtt_agent.Password` or a :class:`mqtt_agent.Token`.
         tls: An ``ssl.SSLContext`` or a :class:`mqtt_agent.TLS`.
         bound: Whether the endpoint speaks sender-bound topics: ``"prefer"``, ``"require"`` or ``"off"``; see
@@ -88,6 +91,7 @@ class MQTTAgent(BaseAgent):
     agent_id: str | None = None
     run_id: str | None = None
     store: TaskStore | str | PathLike[str] | None = Field(default=None, exclude=True)
+    pool: bool = False
     credentials: Password | Token | None = Field(default=None, repr=False, exclude=True)
     tls: ssl.SSLContext | TLS | None = Field(default=None, repr=False, exclude=True)
     bound: Bound = "prefer"
@@ -110,6 +114,8 @@ class MQTTAgent(BaseAgent):
     def _check_run_id(self) -> Self:
         if self.run_id is not None and self.agent_id is None:
             raise ValueError("run_id needs an agent_id: only the agent that gave a task gets its result")
+        if self.pool and self.agent_id is None:
+            raise ValueError("pool needs an agent_id: the processes of a pool give tasks in one name")
         return self
 
     @property
@@ -124,7 +130,9 @@ class MQTTAgent(BaseAgent):
             broker = BrokerSettings(
                 self.broker, self.namespace, self.credentials, self.tls, self.bound, self.identity, self.audit
             )
-            self._lease = Requester(RequesterSettings(broker, self.agent_id, self.store, prefix="crew"))
+            options = {"pool": True} if self.pool else {}
+            settings = RequesterSettings(broker, self.agent_id, self.store, prefix="crew", options=options)
+            self._lease = Requester(settings)
         return self._lease.agent
 
     # Work

@@ -84,10 +84,13 @@ class SharedWork:
         return self._received.key(note.task_id or "", note.requester)
 
     async def _on_task(self, note: MemberNote) -> None:
-        record = await self.reread(self._key(note))
+        key = self._key(note)
+        if await self._executor.find_run(key) is None:  # anybody may name any task: the store is not asked about it
+            return
+        record = await self.reread(key)
         if record is None or record.state.terminal:
             return
-        run = await self._executor.find_run(record.key)
+        run = await self._executor.find_run(key)
         if run is not None and note.listen:
             run.attempt.listening = True
         if run is not None:

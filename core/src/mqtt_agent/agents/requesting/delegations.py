@@ -35,6 +35,8 @@ _AT_ONCE = 200
 """How many tasks are stored and sent, or canceled, at the same time; further calls wait."""
 _ADOPT_EVERY = 10.0
 """Seconds between two looks for the tasks of members of the pool that have left. Deaths are noticed earlier."""
+_ADOPT_AT_MOST_EVERY = 1.0
+"""Seconds between two such looks when members say that they have left, as anybody may do at any time."""
 _durations = Durations(
     "mqtt_agent.task.duration",
     "How long a task took for its requester, from its delegation to its result.",
@@ -73,7 +75,7 @@ class Delegations:
         self._eventful: set[str] = set()  # the tasks whose events arrive
         self._callers: Counter[str] = Counter()  # how often this process has given each task that is not over
         self._started = False
-        self._adopts_at = 0.0
+        self._adopts_at = self._adopted_at = 0.0
         self._opening, self._canceling = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
         if scope.pool is not None:
             scope.pool.looks.append(partial(self._look, scope.pool))
@@ -133,14 +135,14 @@ class Delegations:
         self._adopts_at = 0.0
 
     async def _on_left(self, pool: PoolMember, _: MemberNote) -> None:
-        self._adopt_soon()
+        self._adopts_at = min(self._adopts_at, self._adopted_at + _ADOPT_AT_MOST_EVERY)
         pool.look_soon()
 
     async def _look(self, pool: PoolMember) -> None:
         """Find out which followed tasks are over, and ask for the tasks of members that are gone."""
         now = asyncio.get_running_loop().time()
         if self._started and now >= self._adopts_at:
-            self._adopts_at = now + _ADOPT_EVERY
+            self._adopted_at, self._adopts_at = now, now + _ADOPT_EVERY
             await self._resender.adopt(pool)
         for task_id in await pool.store.ended(
             [each for each, handle in self._tasks.handles.items() if not handle.done]
@@ -148,8 +150,9 @@ class Delegations:
             await self._update(task_id)
 
     async def _on_ended(self, note: MemberNote) -> None:
-        if note.task_id in self._tasks.handles:
-            await self._update(note.task_id)
+        handle = self._tasks.handles.get(note.task_id or "")
+        if handle is not None and not handle.done:
+            await self._update(handle.task_id)
 
     async def _update(self, task_id: str) -> None:
         record, handle = await self._tasks.get(task_id), self._tasks.handles.get(task_id)

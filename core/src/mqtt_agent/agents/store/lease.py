@@ -41,8 +41,9 @@ RENEW = (
     " ON CONFLICT (agent, member) DO UPDATE SET lease_until = excluded.lease_until RETURNING xmax = 0"
 )
 REAP = (
-    "WITH lapsed AS MATERIALIZED (DELETE FROM {schema}.members WHERE agent = %(agent)s"
-    " AND lease_until < clock_timestamp() AND member <> %(member)s RETURNING member),"
+    "WITH lapsed AS MATERIALIZED (DELETE FROM {schema}.members WHERE agent = %(agent)s AND member <> %(member)s"
+    " AND lease_until < clock_timestamp() + CASE WHEN member = ANY(%(suspects)s)"
+    " THEN make_interval(secs => %(missed)s) ELSE make_interval() END RETURNING member),"
     " orphans AS MATERIALIZED (SELECT ctid AS place FROM {schema}.tasks AS task"
     f" WHERE agent = %(agent)s AND role = 'received' AND state IN ({_ACTIVE})"
     " AND (member IS NULL OR member IN (SELECT member FROM lapsed) OR NOT EXISTS (SELECT 1 FROM {schema}.members"
@@ -69,6 +70,8 @@ _SURE = 2
 """How many renewals without a break a member needs before it may end the leases of others."""
 _LATE = 1.5
 """How many intervals may pass between two renewals without a break."""
+_MOST_SUSPECTS = 100
+"""How many members are suspected at once. Further ones push the first ones out: anybody may name any member."""
 
 
 class Pool(NamedTuple):
@@ -103,6 +106,10 @@ class Lease:
     All times are those of the database. When the database was away, all leases may have ended although their members
     live. So only a member that has renewed its own lease twice without a break ends the leases of others.
 
+    A member whose connection to the broker is lost is suspected for the length of a lease. When a suspect has missed a
+    renewal, it counts as dead, and nobody waits for the end of its lease. A suspect that has lost only the broker
+    renews its lease, and keeps it.
+
     Args:
         engine: A connection to the database that nothing else uses.
         statement: Makes a statement for the engine.
@@ -123,7 +130,12 @@ class Lease:
     ) -> None:
         self._engine = engine
         self._make = statement
-        self._values: dict[str, Any] = {"agent": agent, "member": member, "lease": seconds}
+        self._values: dict[str, Any] = {
+            "agent": agent,
+            "member": member,
+            "lease": seconds,
+            "missed": seconds * (1 - _LATE / _BEATS),
+        }
         self._seconds = seconds
         self._on_beat = on_beat
         self._ending = threading.Event()
@@ -131,6 +143,9 @@ class Lease:
         self._renewals = 0
         """How many times the lease was renewed without a break."""
         self._failing = False
+        self._suspects: dict[str, float] = {}
+        """When the broker has lost the connection of a member, by the member's id."""
+        self._suspecting = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._joined: asyncio.Future[Pool] = self._loop.create_future()
         self._left: asyncio.Future[bool] = self._loop.create_future()
@@ -156,6 +171,14 @@ class Lease:
         """
         self._ending.set()
         return await asyncio.shield(self._left)
+
+    def suspect(self, member: str) -> None:
+        """Note that the broker has lost the connection of a member: the member may be dead. Safe in any thread."""
+        with self._suspecting:
+            self._suspects.pop(member, None)
+            while len(self._suspects) >= _MOST_SUSPECTS:
+                del self._suspects[next(iter(self._suspects))]
+            self._suspects[member] = time.monotonic()
 
     # In the thread
 
@@ -191,8 +214,14 @@ class Lease:
             return
 
     def _execute(self, *statements: str) -> list[Any]:
-        values = {**self._values, "now": utc_now()}
+        values = {**self._values, "now": utc_now(), "suspects": self._present_suspects()}
         return self._engine.execute(*(self._make(each, values) for each in statements))
+
+    def _present_suspects(self) -> list[str]:
+        oldest = time.monotonic() - self._seconds
+        with self._suspecting:
+            self._suspects = {member: since for member, since in self._suspects.items() if since > oldest}
+            return list(self._suspects)
 
     def _join(self) -> Pool:
         self._renewed_at = time.monotonic()

@@ -146,6 +146,11 @@ class MemberStore(PostgresStore):
         lease, self._lease = self._lease, None
         return lease is not None and await lease.leave()
 
+    def suspect(self, member: str) -> None:
+        """Note that the broker has lost the connection of a member; see :meth:`Lease.suspect`."""
+        if self._lease is not None:
+            self._lease.suspect(member)
+
     async def next_epoch(self) -> int:
         """Count the pool's epoch up, and return it; see :attr:`Pool.epoch`."""
         ((epoch,),) = await self.rows(NEXT_EPOCH, {"agent": escape(self._agent)})
