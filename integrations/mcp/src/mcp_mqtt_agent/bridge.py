@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 from mcp_types import METHOD_NOT_FOUND
+from mqtt_agent.adapting.changes import LISTEN
 from mqtt_agent.errors import MQTTAgentError, ToolError, ToolNameTaken
 from mqtt_agent.tools import ServerRequest, ToolContext, ToolResult, ToolServer
 from mqtt_agent.wire import validate_identifier
-from mqtt_agent.wire.events import LISTEN
 
 from mcp_mqtt_agent.naming import mqtt_name
 from mcp_mqtt_agent.results import answer_of

@@ -18,8 +18,8 @@ from mcp.server.subscriptions import (
     ToolsListChanged,
 )
 from mcp.shared.exceptions import MCPError
+from mqtt_agent.adapting.changes import LISTS, RESOURCE_UPDATED
 from mqtt_agent.tools import ServerChange
-from mqtt_agent.wire.events import LISTS, RESOURCE_UPDATED
 
 __all__ = ["News"]
 

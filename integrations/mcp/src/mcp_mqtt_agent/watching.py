@@ -17,7 +17,7 @@ from mcp.client.subscriptions import (
 )
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.background import BackgroundTasks
-from mqtt_agent.wire.events import LISTS, RESOURCE_UPDATED, URIS, listened
+from mqtt_agent.adapting.changes import LISTS, RESOURCE_UPDATED, URIS, listened
 
 from mcp_mqtt_agent.session import Session
 
