@@ -245,7 +245,7 @@ async def test_an_agent_without_wildcards_gives_tasks_to_a_peer_that_it_names(
 async def test_a_name_that_nobody_has_is_not_followed(make_agent: MakeAgent, planner: Agent) -> None:
     for number in range(3):
         assert await soon(planner.peer(f"nobody-{number}")) is None
-    await until(lambda: not planner._peers._leaving)
+    await until(lambda: not planner._peers._retained._leaving)
     assert not planner._peers._wanted
     await soon(make_agent("writer").start())
     assert await soon(planner.peer("writer")) is not None
