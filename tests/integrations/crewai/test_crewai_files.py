@@ -65,6 +65,6 @@ async def test_the_files_that_kickoff_gets_reach_the_peer(embedded: Embedded, na
         pictures = {"map": files.ImageFile(source=files.FileBytes(data=PNG, filename="map.png"))}
         output = await soon(asyncio.to_thread(crew.kickoff, input_files=pictures), 60)
     await asyncio.to_thread(member.close)
-    assert output.raw == "So"
+    assert str(output) == "So"
     picture = next(part for part in given[0].parts if part.kind not in ("text", "data"))
     assert (picture.decoded(), picture.media_type, picture.filename) == (PNG, "image/png", "map.png")
