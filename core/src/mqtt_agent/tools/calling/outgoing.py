@@ -251,9 +251,7 @@ class OutgoingCalls:
         pending.resend = None
         if pending.handle.done:
             return
-        pending.refusals.clear()
-        pending.unreached.clear()
-        pending.moved_to(None)
+        pending.begin_again()
         try:
             if pending.bound != self._goes_bound(pending.handle.tool):
                 pending.go_over(not pending.bound)
@@ -541,7 +539,7 @@ class OutgoingCalls:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:
             del self._pending[pending.handle.call_id]
-            sent_once = pending.handle.attempt == 1 and not pending.unconfirmed
+            sent_once = pending.handle.attempt == 1 and not (pending.sent_again or pending.unconfirmed)
             self._over[pending.handle.call_id] = pending.handle.server if sent_once else None
             if len(self._over) > _REMEMBERED:
                 del self._over[next(iter(self._over))]
