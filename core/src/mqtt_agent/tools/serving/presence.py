@@ -217,7 +217,7 @@ class Presence:
             await asyncio.wait_for(seen_own.wait(), 2)
         except asyncio.TimeoutError:
             logger.debug("server %s cannot see the cards of other servers", self._server_id)
-        for name in self._cards if self.serving else ():
+        for name in list(self._cards) if self.serving else ():
             if name not in others:
                 with contextlib.suppress(PayloadTooLarge):  # this card was never published
                     await self.publish_tool_card(name, "offline")
