@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
+from brokers.rough import QUICK, behind, networks_of
 from databases import PgBouncer, Postgres, close_shared
 from hypothesis import settings
 from support import on_brokers, require
@@ -33,10 +34,40 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for fixture in {"broker", "own_broker"} & set(metafunc.fixturenames):
+    networks = networks_of(metafunc.function.__name__)
+    brokers = sorted({"broker", "own_broker"} & set(metafunc.fixturenames))
+    for fixture in brokers:
         kinds = getattr(metafunc.module, "RUN_ON", BROKERS)
         slow = getattr(metafunc.module, "LONG_ON", [])
-        metafunc.parametrize(fixture, on_brokers(kinds, slow), indirect=True)
+        if networks and fixture == brokers[0]:
+            alone = [pytest.param(*each.values, None, id=each.id, marks=each.marks) for each in on_brokers(kinds, slow)]
+            rough = Mosquitto if Mosquitto in kinds else Ejabberd
+            pairs = [_rough(metafunc, name, rough) for name in networks]
+            metafunc.parametrize((fixture, "network"), [*alone, *pairs], indirect=True)
+        else:
+            metafunc.parametrize(fixture, on_brokers(kinds, slow), indirect=True)
+    if networks and not brokers:
+        alone = pytest.param(None, id=pytest.HIDDEN_PARAM)
+        metafunc.parametrize("network", [alone, *(_rough(metafunc, name) for name in networks)], indirect=True)
+
+
+def _rough(metafunc: pytest.Metafunc, network: str, *kind: type[Broker]) -> Any:
+    """The parameters of a test of docs/guarantees.md behind a bad network."""
+    name = "-".join([each.name for each in kind] + [network])
+    quick = (metafunc.function.__name__, network) in QUICK
+    return pytest.param(*kind, network, id=name, marks=() if quick else pytest.mark.long)
+
+
+@pytest.fixture(autouse=True)
+def network(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The bad network between all brokers and their clients, for the tests that docs/guarantees.md names."""
+    name = getattr(request, "param", None)
+    if name is None:
+        yield
+        return
+    with behind(name) as network:
+        yield
+        assert network.used, "no connection of this test went through the network"
 
 
 @pytest.fixture

@@ -5,10 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import dataclass
 from typing import Any
 
 from brokers import free_port
 from typing_extensions import Self
+
+
+@dataclass(eq=False)
+class _Way:
+    """One direction of one connection."""
+
+    source: asyncio.StreamReader
+    sink: asyncio.StreamWriter
+    up: bool
+    answered: asyncio.Event
+    """Whether the broker has answered on the connection."""
 
 
 class Proxy:
@@ -20,13 +32,15 @@ class Proxy:
     Attributes:
         delay: Seconds that each piece of bytes waits, at most.
         piece: The largest number of bytes that pass at once; None is no limit.
+        single: How many of the bytes that arrive together pass one by one, before the others.
+        spares_connects: Whether only those connections break on which the broker has answered the client.
     """
 
     def __init__(self, url: str) -> None:
         self._where, _, port = url.rpartition(":")
         self._target = int(port)
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._ways: set[_Way] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = set()
         self._passing = {True: asyncio.Event(), False: asyncio.Event()}  # up to the broker, and down from it
@@ -35,8 +49,11 @@ class Proxy:
         self.connections = 0
         self.delay = 0.0
         self.piece: int | None = None
+        self.single = 0
+        self.spares_connects = False
         self._left: dict[bool, int | None] = {True: None, False: None}
         self._resets = False
+        self._broken = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -65,7 +82,8 @@ class Proxy:
         """Cut the network so that both sides notice: connections are reset, and new ones are refused."""
         if self._server is not None:
             self._server.close()
-        self.drop()
+        for way in self._ways:
+            way.sink.transport.abort()
         ending = [*self._tasks, *self._opening]
         for task in ending:
             task.cancel()
@@ -73,8 +91,9 @@ class Proxy:
 
     def drop(self) -> None:
         """Reset the existing connections; new ones are accepted."""
-        for writer in list(self._writers):
-            writer.transport.abort()
+        for way in self._ways:
+            if self._may_break(way):
+                way.sink.transport.abort()
 
     def hold(self, *, up: bool = True, down: bool = True) -> None:
         """Cut the network so that no side notices: connections stay open, and no byte passes in these directions."""
@@ -89,6 +108,7 @@ class Proxy:
     def reset_after(self, count: int, *, up: bool) -> None:
         """Let so many bytes pass in one direction, then reset the connection that they belong to. This happens once."""
         self._left[up], self._resets = count, True
+        self._broken.clear()
 
     def lose_after(self, count: int, *, up: bool) -> None:
         """Let so many bytes pass in one direction, then drop all bytes in both directions until :meth:`find_again`.
@@ -96,12 +116,20 @@ class Proxy:
         No side notices, because the connections stay open.
         """
         self._left[up], self._resets = count, False
+        self._broken.clear()
+
+    async def broken(self) -> None:
+        """Wait until the bytes of :meth:`reset_after` or :meth:`lose_after` have passed."""
+        await self._broken.wait()
 
     def find_again(self) -> None:
         """Drop no more bytes. The connections that have lost bytes are reset."""
         if self._loses:
             self.drop()
         self._left = {True: None, False: None}
+
+    def _may_break(self, way: _Way) -> bool:
+        return way.answered.is_set() or not self.spares_connects
 
     @property
     def _loses(self) -> bool:
@@ -118,44 +146,51 @@ class Proxy:
             return
         finally:
             self._opening.discard(opening)
-        self._writers |= {writer, out_writer}
-        for up, source, sink in ((True, reader, out_writer), (False, out_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink, up))
+        answered = asyncio.Event()
+        for way in (_Way(reader, out_writer, True, answered), _Way(out_reader, writer, False, answered)):
+            self._ways.add(way)
+            task = asyncio.create_task(self._pump(way))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def on_bytes(self, data: bytes, *, up: bool) -> None:
         """Forward bytes in one direction, ``up`` to the broker or down from it."""
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, up: bool) -> None:
+    async def _pump(self, way: _Way) -> None:
         with contextlib.suppress(OSError):
-            while data := await source.read(65536):
-                await self._passing[up].wait()
-                self.on_bytes(data, up=up)
+            while data := await way.source.read(65536):
+                await self._passing[way.up].wait()
+                self.on_bytes(data, up=way.up)
                 for piece in self._pieces(data):
                     if self.delay:
                         await asyncio.sleep(random.uniform(0, self.delay))
-                    await self._forward(piece, sink, up)
-        sink.transport.abort()
-        self._writers.discard(sink)
+                    await self._forward(piece, way)
+                if not way.up:
+                    way.answered.set()
+        way.sink.transport.abort()
+        self._ways.discard(way)
 
     def _pieces(self, data: bytes) -> list[bytes]:
-        pieces: list[bytes] = []
+        pieces = [data[at : at + 1] for at in range(min(self.single, len(data)))]
+        data = data[len(pieces) :]
         while data:
             size = len(data) if self.piece is None else random.randint(1, self.piece)
             pieces.append(data[:size])
             data = data[size:]
         return pieces
 
-    async def _forward(self, piece: bytes, sink: asyncio.StreamWriter, up: bool) -> None:
-        if self._loses:
-            return
-        left = self._left[up]
-        if left is not None:
-            piece = piece[:left]
-            self._left[up] = left - len(piece)
-        sink.write(piece)
-        await sink.drain()
-        if self._left[up] == 0 and self._resets:
-            self._left[up] = None
-            raise ConnectionResetError("the test wants it")
+    async def _forward(self, piece: bytes, way: _Way) -> None:
+        if self._may_break(way):
+            if self._loses:
+                return
+            left = self._left[way.up]
+            if left is not None:
+                piece = piece[:left]
+                self._left[way.up] = left - len(piece)
+        way.sink.write(piece)
+        await way.sink.drain()
+        if self._left[way.up] == 0 and not self._broken.is_set():
+            self._broken.set()
+            if self._resets:
+                self._left[way.up] = None
+                raise ConnectionResetError("the test wants it")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
+from brokers.rough import around
 from mqtt_agent.transport.url import BrokerURL
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -24,7 +25,7 @@ class Recorder:
     """
 
     def __init__(self, url: str, topic_filter: str) -> None:
-        where = BrokerURL.parse(url)
+        where = BrokerURL.parse(around(url))
         self._ready = threading.Event()
         self._heard: list[paho.MQTTMessage] = []
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)

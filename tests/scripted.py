@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brokers import free_port
+from brokers.rough import through
 from mqtt_agent.transport.packets import find_packet
 from packets import split_packets
 from typing_extensions import Self
@@ -111,7 +112,7 @@ class ScriptedBroker:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return through(f"mqtt://127.0.0.1:{self.port}")
 
     def change(self, **script: Any) -> None:
         """Behave differently from now on."""

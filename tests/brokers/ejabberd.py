@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .process import ProcessBroker, find_program
+from .rough import through
 
 
 class Ejabberd(ProcessBroker):
@@ -37,7 +38,7 @@ class Ejabberd(ProcessBroker):
 
     @property
     def url(self) -> str:
-        return f"mqtt://tests:tests@127.0.0.1:{self.port}"
+        return through(f"mqtt://tests:tests@127.0.0.1:{self.port}")
 
     @property
     def spool(self) -> Path:

@@ -10,6 +10,7 @@ from mqtt_agent import EmbeddedBroker
 from typing_extensions import Self
 
 from .process import Behaviour, free_port
+from .rough import through
 
 
 class Embedded(Behaviour):
@@ -32,7 +33,7 @@ class Embedded(Behaviour):
 
     @property
     def url(self) -> str:
-        return self._broker.url
+        return through(self._broker.url)
 
     @property
     def port(self) -> int:

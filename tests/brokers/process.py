@@ -21,6 +21,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from typing_extensions import Self
 
+from .rough import through
+
 STARTED_WITHIN = 20.0
 NAMED = dict(each.split("=", 1) for each in os.environ.get("MQTT_AGENT_TEST_BROKERS", "").split(",") if each)
 """The programs of brokers that the environment names, by the broker's name."""
@@ -148,7 +150,7 @@ class ProcessBroker(Behaviour, ABC):
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return through(f"mqtt://127.0.0.1:{self.port}")
 
     @property
     def log(self) -> str:

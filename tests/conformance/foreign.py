@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
+from brokers.rough import around
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -51,7 +52,7 @@ class Foreign:
         self.name = name
         self.namespace = namespace
         self.heard: list[Heard] = []
-        self._where = urlsplit(url)
+        self._where = urlsplit(around(url))
         self._retained: set[str] = set()
         self._subscribed: set[int | None] = set()
         self._client = paho.Client(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from brokers.rough import around
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from support import soon, until
 
@@ -18,7 +19,7 @@ class Stranger:
         self.name = name
         self.mcp = f"{namespace}/mcp"
         self.inbox = f"{self.mcp}/clients/{name}/responses"
-        self.connection = Connection(url)
+        self.connection = Connection(around(url))
         self.seen: list[InboundMessage] = []
         self._retained: set[str] = set()
 

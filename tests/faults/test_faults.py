@@ -138,7 +138,7 @@ async def test_three_replicas_are_restarted_one_after_the_other(
     broker: Broker, namespace: str, replicas: Replicas
 ) -> None:
     for name in ("a", "b", "c"):
-        replicas.start(name, broker.url)
+        replicas.start(name, broker.url, will_delay=20)
 
     async with connected(broker.url, namespace) as client:
 
@@ -146,7 +146,7 @@ async def test_three_replicas_are_restarted_one_after_the_other(
             for name in ("a", "b", "c"):
                 await replicas.stop(name)
                 await online(client, *replicas.running)
-                replicas.start(name, broker.url)
+                replicas.start(name, broker.url, will_delay=20)
                 await online(client, *replicas.running)
 
         await online(client, "a", "b", "c")
@@ -160,14 +160,14 @@ async def test_three_replicas_are_restarted_one_after_the_other(
 @pytest.mark.parametrize("drops", [1, 5])
 async def test_the_callers_network_breaks(broker: Broker, namespace: str, replicas: Replicas, drops: int) -> None:
     for name in ("a", "b"):
-        replicas.start(name, broker.url)
+        replicas.start(name, broker.url, will_delay=20)
     async with Proxy(broker.url) as proxy, connected(proxy.url, namespace) as client:
 
         async def trouble() -> None:
             for _ in range(drops):
                 epoch = client.connection.epoch
                 proxy.drop()
-                await until(lambda: client.connection.epoch > epoch and client.connection.connected)  # noqa: B023
+                await until(lambda: client.connection.epoch > epoch and client.connection.connected, 30)  # noqa: B023
 
         await online(client, "a", "b")
         load = Load(client)
@@ -181,7 +181,7 @@ async def test_the_network_of_a_replica_is_cut(
     broker: Broker, namespace: str, replicas: Replicas, longer_than_the_will_delay: bool
 ) -> None:
     async with Proxy(broker.url) as proxy, connected(broker.url, namespace) as client:
-        replicas.start("near", broker.url)
+        replicas.start("near", broker.url, will_delay=20)
         replicas.start("far", proxy.url, will_delay=1 if longer_than_the_will_delay else 20)
 
         async def trouble() -> None:

@@ -1,92 +1,26 @@
-"""Every guarantee holds over a network that delays and splits the bytes, and that breaks within a packet."""
+"""Calls and tasks over a network whose faults the test chooses: single bytes, and breaks after a known byte.
+
+The tests that docs/guarantees.md names also run behind the networks of tests/brokers/rough.py, which break at random.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import Broker, Mosquitto
 from mqtt_agent import Agent, Connection, SqliteStore, ToolClient, ToolServer
-from mqtt_agent.errors import ToolUnavailable
 from proxy import Proxy
 from support import becomes, soon, until
 
-from . import test_faults
-from .test_faults import Replicas, replicas
-
 pytestmark = pytest.mark.long
 
-__all__ = ["replicas"]  # the fixture
-
 CALLS = 60
-ROWS = [  # the tests of the rows of docs/guarantees.md that have the fixtures of test_faults.py
-    test_faults.test_a_replica_is_killed,
-    test_faults.test_three_replicas_are_restarted_one_after_the_other,
-]
-
-
-class Rough:
-    """A broker behind a proxy that splits and delays all bytes."""
-
-    def __init__(self, broker: Any, proxy: Proxy) -> None:
-        self.url = proxy.url
-        self._broker = broker
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._broker, name)
-
-
-@contextlib.asynccontextmanager
-async def rough(broker: Any) -> AsyncIterator[Any]:
-    async with Proxy(broker.url) as proxy:
-        proxy.delay, proxy.piece = 0.002, 200
-        yield Rough(broker, proxy)
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
-async def test_calls_over_a_slow_network_that_splits_packets(
-    row: Callable[..., Any], broker: Broker, namespace: str, replicas: Replicas
-) -> None:
-    async with rough(broker) as slow:
-        await row(slow, namespace, replicas)
-
-
-@pytest.mark.parametrize("drops", [3])
-async def test_the_callers_network_breaks_and_is_slow(
-    mosquitto: Mosquitto, namespace: str, replicas: Replicas, drops: int
-) -> None:
-    async with rough(mosquitto) as slow:
-        await test_faults.test_the_callers_network_breaks(slow, namespace, replicas, drops)
-
-
-@pytest.mark.parametrize("longer", [False, True])
-async def test_the_network_of_a_replica_is_cut_and_is_slow(
-    mosquitto: Mosquitto, namespace: str, replicas: Replicas, longer: bool
-) -> None:
-    async with rough(mosquitto) as slow:
-        await test_faults.test_the_network_of_a_replica_is_cut(slow, namespace, replicas, longer)
-
-
-async def test_a_killed_broker_that_forgets_everything_behind_a_slow_network(
-    namespace: str, replicas: Replicas
-) -> None:
-    with Mosquitto() as broker:
-        async with rough(broker) as slow:
-            await test_faults.broker_restarts(slow, namespace, replicas, keep_state=False)
-
-
-async def test_a_restarted_broker_that_keeps_its_state_behind_a_slow_network(
-    namespace: str, replicas: Replicas
-) -> None:
-    with Mosquitto(["persistence true"]) as broker:
-        async with rough(broker) as slow:
-            await test_faults.broker_restarts(slow, namespace, replicas, keep_state=True)
 
 
 # Calls over one network that a test breaks within a packet
@@ -165,13 +99,6 @@ async def test_everything_after_a_byte_is_lost_and_nobody_notices(pair: Pair, si
     proxy.find_again()
     await work
     assert connection.connected
-
-
-async def test_the_only_server_is_gone_behind_a_slow_network(pair: Pair) -> None:
-    pair.near_client.delay, pair.near_client.piece = 0.01, 50
-    with pytest.raises(ToolUnavailable) as none:
-        await soon(pair.client.call("nothing"))
-    assert not none.value.maybe_executed
 
 
 # Tasks

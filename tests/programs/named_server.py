@@ -21,7 +21,8 @@ properties = {} if free_arguments else {schema: {"type": "integer"}}
 
 
 def make(name: str, tools: list[str]) -> ToolServer:
-    server = ToolServer(name, broker=url, namespace=namespace, will_delay=1, on_conflict=on_conflict)  # type: ignore[arg-type]
+    will_delay = 20 if properties else 1  # the tests of schemas kill nobody
+    server = ToolServer(name, broker=url, namespace=namespace, will_delay=will_delay, on_conflict=on_conflict)  # type: ignore[arg-type]
 
     async def tell(**arguments: Any) -> dict[str, Any]:
         return {"server": name, "pid": os.getpid(), "arguments": arguments}

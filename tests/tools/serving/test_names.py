@@ -92,9 +92,9 @@ async def test_a_second_server_name_is_refused_and_leaves_nothing_behind(
 async def test_a_server_on_standby_serves_its_other_tools_and_takes_over(
     broker: Broker, make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    github = offering(make_server, "github", "search", "issues")
+    github = offering(make_server, "github", "search", "issues", will_delay=20)
     await soon(github.start())
-    jira = offering(make_server, "jira", "search", "tickets", on_conflict="standby")
+    jira = offering(make_server, "jira", "search", "tickets", on_conflict="standby", will_delay=20)
     await soon(jira.start())
     client = await make_client()
     await lists(client, jira, ["tickets"], ["search"])

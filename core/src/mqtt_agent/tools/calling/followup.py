@@ -100,7 +100,7 @@ class FollowUp:
             await asyncio.sleep(_SECOND_ASKED_AFTER)
             denied = await self._recovery.denied(tool, [each for each in delicate if _is_sent(each)])
             lost = [each for each in lost if each.repeatable or each in denied]
-        return [each for each in lost if _is_sent(each) and not self._recovery.fail_if_delicate(each)]
+        return [each for each in lost if _is_sent(each) and self._recovery.may_go_again(each)]
 
 
 def _is_sent(pending: PendingCall) -> bool:

@@ -248,9 +248,7 @@ class OutgoingCalls:
         pending.resend = None
         if pending.handle.done:
             return
-        pending.refusals.clear()
-        pending.unreached.clear()
-        pending.moved_to(None)
+        pending.begin_again()
         try:
             if pending.bound != self._goes_bound(pending.handle.tool):
                 pending.go_over(not pending.bound)
@@ -456,7 +454,7 @@ class OutgoingCalls:
             pending.confirmed.cancel()
         if self._pending.get(pending.handle.call_id) is pending:
             del self._pending[pending.handle.call_id]
-            sent_once = pending.handle.attempt == 1 and not pending.unconfirmed
+            sent_once = pending.handle.attempt == 1 and not (pending.sent_again or pending.unconfirmed)
             self.over[pending.handle.call_id] = pending.handle.server if sent_once else None
             if len(self.over) > _REMEMBERED:
                 del self.over[next(iter(self.over))]

@@ -46,6 +46,7 @@ class PendingCall:
         unreached: The replicas that were to get the call after such a refusal, and could not be reached.
         looks: How often the client has looked at the call since the latest sending; see :class:`FollowUp`.
         ask_at: The number of looks at which the servers are asked for the call.
+        sent_again: Whether the call was sent more than once.
         lost_servers: The servers that may have had the call and are gone, each with the time at which its process
             started.
     """
@@ -65,6 +66,7 @@ class PendingCall:
         "repeatable",
         "resend",
         "resend_until",
+        "sent_again",
         "unconfirmed",
         "unreached",
         "unreadable",
@@ -94,6 +96,7 @@ class PendingCall:
         self.ask_at: int = 0
         self.confirmed: asyncio.Future[int] | None = None
         self.unconfirmed: bool = False
+        self.sent_again: bool = False
         self.refusals: list[tuple[Response, ServerCard]] = []
         self.unreached: set[str] = set()
         self.lost_servers: dict[str, str | None] = {}
@@ -117,6 +120,13 @@ class PendingCall:
         """End the call with its response, for all its callers."""
         for handle in tuple(self.handles):
             handle.settle(response)
+
+    def begin_again(self) -> None:
+        """Forget what became of the call so far, because it is sent another time."""
+        self.sent_again = True
+        self.refusals.clear()
+        self.unreached.clear()
+        self.moved_to(None)
 
     def moved_to(self, server: str | None) -> None:
         """Note which server has the call; None when no server has it."""

@@ -328,15 +328,17 @@ class Recovery:
             _, holders, all_answered = await self._ask(tool, calls)
             for pending in calls:
                 holder = holders.get(pending.handle.call_id)
-                if holder is not None and not pending.handle.done:
-                    pending.moved_to(holder)
+                if holder is not None and not pending.handle.done and self._catalog.is_server_online(holder):
+                    if self._server_ended(pending):
+                        self._count(pending, holder)
+                    self._keep(pending, holder)
             return [p for p in calls if p.handle.call_id not in holders] if all_answered else []
 
-    def fail_if_delicate(self, pending: PendingCall) -> bool:
-        """Let a call fail that no online server has, if it must not run twice, and a server that is gone may have it.
+    def may_go_again(self, pending: PendingCall) -> bool:
+        """Decide about a call that no online server has: it fails if it must not run twice and may be at a lost server.
 
         Returns:
-            Whether the call has failed.
+            Whether the call is to be sent again. If its server is lost, this is a new attempt.
         """
         handle = pending.handle
         since = asyncio.get_running_loop().time() - _MAY_HAVE_FOR
@@ -345,10 +347,13 @@ class Recovery:
             for s in self._lost_servers.values()
             if s.lost_at > since and handle.tool in s.tools and not self._catalog.is_server_online(s.server)
         ]
-        if pending.repeatable or not (gone or self._server_ended(pending)):
-            return False
+        server_ended = self._server_ended(pending)
+        if server_ended:
+            self._count(pending, None)
+        if pending.repeatable or not (gone or server_ended):
+            return True
         self._fail_as_lost(pending, gone[0] if gone else None)
-        return True
+        return False
 
     def _fail_as_lost(self, pending: PendingCall, server: str | None) -> None:
         handle = pending.handle
@@ -365,11 +370,12 @@ class Recovery:
             holder: The server that has the call, if any.
             all_answered: See :class:`Situation`.
         """
+        if holder is not None and not self._catalog.is_server_online(holder):
+            return  # it was lost after its answer, and the recovery from that loss decides
         handle = pending.handle
         server_ended = self._server_ended(pending)
-        # If the call's server was not known, the holder may have had the call from the start: this is no new attempt.
-        if server_ended and (holder is None or handle.server is not None):
-            pending.count_attempt()
+        if server_ended:
+            self._count(pending, holder)
         decision = decide(
             Situation(
                 held=holder is not None,
@@ -389,9 +395,21 @@ class Recovery:
         elif decision is Decision.FAIL_AS_LOST:
             self._fail_as_lost(pending, handle.server)
         elif holder is not None:
-            pending.unconfirmed = False
-            pending.lost_servers.clear()
-            pending.moved_to(holder)
+            self._keep(pending, holder)
+
+    def _count(self, pending: PendingCall, holder: str | None) -> None:
+        """Count one more attempt at a call whose server has ended.
+
+        If the call's server was not known, the holder may have had the call from the start: this is no new attempt.
+        """
+        if holder is None or pending.handle.server is not None:
+            pending.count_attempt()
+
+    def _keep(self, pending: PendingCall, holder: str) -> None:
+        """Wait for the server that has a call."""
+        pending.unconfirmed = False
+        pending.lost_servers.clear()
+        pending.moved_to(holder)
 
     def _server_ended(self, pending: PendingCall) -> bool:
         """Whether a server that may have had a call has ended, and did not only lose its connection for a while."""

@@ -114,8 +114,9 @@ class Intake:
         self._served.pop(name, None)
         self._calls_of.pop(name, None)
         for subscribed in self._of_tool.pop(name, ()):
-            await self._connection.unsubscribe(*subscribed)
-            self._subscribed.remove(subscribed)
+            if subscribed in self._subscribed:  # otherwise the server stops, and unsubscribes from everything
+                self._subscribed.remove(subscribed)
+                await self._connection.unsubscribe(*subscribed)
 
     async def leave(self, name: str) -> None:
         """Leave the share groups of a tool's calls. Calls that the broker has sent or queued are still taken."""

@@ -323,7 +323,7 @@ class ToolServer(ToolChoice, Sharing, Service):
             announced, self._presence.announced = self._presence.announced, False
             self._tasks.cancel()
             await self._tasks.wait()  # a tool that was being offered
-            for name in self._offered:
+            for name in list(self._offered):  # after a reconnect, a tool may be given up meanwhile
                 await self._intake.leave(name)
             began = asyncio.get_running_loop().time()
             if announced and self.connection.connected:
