@@ -64,6 +64,8 @@ class _Name:
         judged: The value of ``foreign`` when this server last found that no other server has the name.
         writers: The names of the other servers whose cards of the tool have arrived.
         epoch: The epoch of our connection in which ``card`` has arrived.
+        unlisted: Whether a card has arrived of a server that its tool's list of replicas may leave out: a server of
+            another name, or a server of this name that knows no such list.
     """
 
     tool: str
@@ -73,6 +75,7 @@ class _Name:
     judged: int = 0
     writers: set[str] = field(default_factory=set[str])
     epoch: int = 0
+    unlisted: bool = False
 
 
 class ToolNames:
@@ -157,9 +160,8 @@ class ToolNames:
         await self._presence.say_offline(self._barrier, everyone=self._are_shared(self.held))
 
     def _are_shared(self, tools: Iterable[str]) -> bool:
-        """Whether the latest card of one of these tools is of another server, although this server has the name."""
-        cards = [self._names[tool].card for tool in tools if tool in self.held and tool in self._names]
-        return any(card is not None and card.server != self._own for card in cards)
+        """Whether a server that the list of replicas may leave out has published a card of one of these tools."""
+        return any(self._names[tool].unlisted for tool in tools if tool in self.held and tool in self._names)
 
     def watch(self) -> None:
         """Begin to take over names that become free, and to settle names that two servers have."""
@@ -192,6 +194,7 @@ class ToolNames:
             self._presence.correct_tool(tool)  # somebody has overwritten the card with something unreadable
             return
         name.card, name.epoch = card, self._connection.epoch
+        name.unlisted |= card is not None and (card.server != self._own or card.replicas is None)
         if card is None or card.server == self._own:
             self._presence.note_replicas(tool, card)
         if card is not None and card.server != self._own:
