@@ -54,6 +54,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "forget": ("--yes",),
     "keys new": ("agent-c",),
     "keys show": ("agent-a.jwk",),
+    "keys state": ("agent-a.jwk", "--issuer", "agent-a.jwk", "--roster", "roster.toml", "--file", "agent-a.jwt"),
     "keys trust": ("trusted.jwks", "agent-a.jwk"),
     "mcp": (),
     "metrics": ("--port", "0"),
@@ -116,6 +117,7 @@ UNKNOWN: dict[str, tuple[tuple[str, ...], int, str]] = {
     "doctor": (("--role", "agnt"), 2, "did you mean 'agent'?"),
     "forget": (("forcast", "--yes"), 2, "did you mean 'forecast'?"),
     "keys show": (("agent-x.jwk",), 2, "agent-x.jwk cannot be"),
+    "keys state": (("agent-x.jwk", "--issuer", "agent-a.jwk", "--roster", "roster.toml"), 2, "agent-x.jwk cannot be"),
     "keys trust": (("trusted.jwks", "agent-b.jwk", "--roster", "roster.toml"), 2, "has no program 'agent-b'"),
     "resume": (("t-8", "--as", "me"), 1, "Next: list the tasks"),
     "serve": (("weathr",), 2, "there is no module 'weathr'"),
@@ -128,7 +130,7 @@ UNKNOWN: dict[str, tuple[tuple[str, ...], int, str]] = {
 ABOUT_FILES = re.compile(r"\b(FILE|FOLDER|ROSTER|JWKS|TRUSTED|KEY|JSON|file|folder)\b")
 NOT_READ = {
     ("a2a join", "store"), ("a2a serve", "store"), ("acl write", "output"), ("audit listen", "file"),
-    ("broker", "folder"), ("keys new", "file"), ("keys trust", "trusted"),
+    ("broker", "folder"), ("keys new", "file"), ("keys state", "file"), ("keys trust", "trusted"),
     *(("context add", each) for each in ("password_file", "token_file", "ca", "certificate", "key")),
 }  # fmt: skip
 """Files and folders that a verb makes, or whose names it only saves."""
@@ -138,6 +140,7 @@ TAKES_ANY_TEXT |= {("token issue", "key_file"), ("call", "words")}
 FILES: dict[tuple[str, str], tuple[str, ...]] = {
     ("a2a join", "bearer_file"): ("--bearer-file", "{}", "CARD", "--agent-id", "a"),
     ("a2a join", "card_trust"): ("--card-trust", "{}", "CARD", "--agent-id", "a"),
+    ("a2a join", "login"): ("--login", "{}", "CARD", "--agent-id", "a"),
     ("a2a serve", "bearer_file"): ("--bearer-file", "{}"),
     ("a2a serve", "callers"): ("--callers", "{}"),
     ("a2a serve", "card_key"): ("--card-key", "{}"),
@@ -157,6 +160,8 @@ FILES: dict[tuple[str, str], tuple[str, ...]] = {
     ("call", "words"): ("forecast", "city=@{}"),
     ("delegate", "data"): ("writer", "--data", "@{}"),
     ("keys show", "file"): ("{}",),
+    ("keys state", "issuer"): ("agent-a.jwk", "--issuer", "{}", "--roster", "roster.toml"),
+    ("keys state", "roster"): ("agent-a.jwk", "--issuer", "agent-a.jwk", "--roster", "{}"),
     ("keys trust", "keys"): ("trusted.jwks", "{}"),
     ("keys trust", "roster"): ("trusted.jwks", "agent-a.jwk", "--roster", "{}"),
     ("mcp", "bearer_file"): ("--http", "0", "--bearer-file", "{}"),

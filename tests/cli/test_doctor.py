@@ -319,7 +319,7 @@ kind = "operator"
 @pytest.mark.parametrize(
     ("role", "name", "proven"),
     [
-        ("client", "web", "1 of 10"),
+        ("client", "web", "1 of 11"),
         pytest.param("agent", "planner", "5 of 8", marks=pytest.mark.long),
         pytest.param("server", "weather:1", "3 of 10", marks=pytest.mark.long),
         pytest.param("auditor", "audit", "0 of 1", marks=pytest.mark.long),

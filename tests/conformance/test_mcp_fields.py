@@ -98,7 +98,7 @@ async def test_a_result_that_does_not_fit_its_output_schema_is_an_error_and_a_wr
     server.add_tool("counts", counts, output_schema=number)
     server.add_tool("unchecked", lambda given: given, input_schema={}, output_schema=number, validate=False)
     for wrong in ({"type": "nonsense"}, {"$ref": "https://elsewhere.example/x.json"}):
-        with pytest.raises(ValueError, match="the output schema is not valid"):
+        with pytest.raises(ValueError, match="the output schema (is not valid|refers to https)"):
             server.add_tool("wrong", counts, output_schema=wrong)
     await soon(server.start())
     await stranger.call("counts", "1", arguments={"n": 2})

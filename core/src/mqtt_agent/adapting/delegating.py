@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 from mqtt_agent.agents import Agent, PeerChange, TaskHandle
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import PeerUnavailable, TaskTimeout
 
 __all__ = ["abandon", "begun", "check_online", "delegated", "while_online"]
@@ -129,7 +130,7 @@ async def _stays_away(agent: Agent, handle: TaskHandle, grace: float) -> NoRetur
         card = await agent.peer(peer)
         online = card is not None and card.status == "online"
         try:
-            await asyncio.wait_for(_next_of(changes), None if online else grace)
+            await within(_next_of(changes), None if online else grace)
         except asyncio.TimeoutError:
             what = f"agent {peer!r} went offline and has not come back within {grace:g} s; the task is given up"
             raise PeerUnavailable(what, task_id=handle.task_id, peer=peer) from None

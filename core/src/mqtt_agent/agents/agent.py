@@ -45,6 +45,7 @@ from mqtt_agent.agents.tools import AgentTools, ToolUser
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
@@ -405,7 +406,7 @@ class Agent(Requester, ToolUser, Service):
             await self._tools.stop()
             await self._delegations.stop(self._failure)
             if announced and await self._leave_pool() and self.connection.connected:
-                await asyncio.wait_for(self._presence.say_offline(), _OFFLINE_WITHIN)
+                await within(self._presence.say_offline(), _OFFLINE_WITHIN)
         except (TransportError, StoreError, asyncio.TimeoutError) as error:
             reason = str(error) or f"no confirmation within {_OFFLINE_WITHIN:g} s"
             logger.warning("agent %s could not publish its offline status: %s", self.agent_id, reason)

@@ -16,6 +16,7 @@ from mqtt_agent.agents.store.members import MemberStore
 from mqtt_agent.agents.store.postgres import PostgresStore
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import MQTTAgentError, StoreError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import MemberNote, Topics, decode, encode
@@ -259,7 +260,7 @@ class PoolMember:
     async def _keep_looking(self) -> None:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), _LOOK_EVERY)
+                await within(self._woken.wait(), _LOOK_EVERY)
             self._woken.clear()
             for look in self.looks:
                 await self._apart(look())

@@ -11,6 +11,7 @@ from typing_extensions import override
 from mqtt_agent.agents.pool import PoolMember
 from mqtt_agent.agents.presence import AgentPresence
 from mqtt_agent.agents.scope import Scope
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode
@@ -52,7 +53,7 @@ class PoolPresence(AgentPresence):
     @override
     async def announce(self) -> None:
         try:
-            self._epoch = await asyncio.wait_for(self._pool.store.next_epoch(), _NEXT_EPOCH_WITHIN)
+            self._epoch = await within(self._pool.store.next_epoch(), _NEXT_EPOCH_WITHIN)
         except (StoreError, asyncio.TimeoutError) as error:
             self._epoch += 1  # the peers must hear soon that this member is there
             logger.debug("agent %s counts its epoch on without its database: %s", self.card.name, error)

@@ -10,6 +10,7 @@ from typing import Any
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.corrections import Corrections
 from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import SessionTakenOver, WireError
@@ -90,7 +91,7 @@ class AgentPresence:
         for _ in range(_ASKS):
             await self._connection.publish(self._status_topic, encode(probe))
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._answered.wait(), _ASK_EVERY)
+                await within(self._answered.wait(), _ASK_EVERY)
                 return self.rival
             if self.rival is None:  # an offline status has arrived, and no process has contradicted it
                 return None

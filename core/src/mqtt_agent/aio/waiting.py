@@ -1,14 +1,46 @@
-"""Futures on which one asyncio task waits, and which other code releases."""
+"""Waits that end: when other code releases them, or after some time."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
+from collections.abc import Awaitable
 from typing import TypeVar
 
-__all__ = ["Patience", "release"]
+__all__ = ["Patience", "release", "within"]
 
 T = TypeVar("T")
+
+
+async def within(waiting: Awaitable[T], seconds: float | None) -> T:
+    """Wait for something, at most so many seconds; a cancellation always ends the wait.
+
+    Before Python 3.12, ``asyncio.wait_for`` ignores a cancellation that comes in the same turn of the event loop as the
+    result. A task that waits in a loop would then never end.
+
+    Args:
+        waiting: What to wait for. When the time is over, it is canceled.
+        seconds: The time; None for no limit.
+
+    Raises:
+        asyncio.TimeoutError: The time is over.
+    """
+    if sys.version_info >= (3, 11):
+        async with asyncio.timeout(seconds):
+            return await waiting
+    future = asyncio.ensure_future(waiting)
+    try:
+        done, _ = await asyncio.wait([future], timeout=seconds)
+        if not done:
+            future.cancel()
+            await asyncio.wait([future])
+            if future.cancelled():
+                raise asyncio.TimeoutError
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    return future.result()
 
 
 def release(waiting: asyncio.Future[T], value: T) -> None:

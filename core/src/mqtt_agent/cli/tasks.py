@@ -12,6 +12,7 @@ import typer
 
 from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.agents import TaskHandle
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.calling import Live
 from mqtt_agent.cli.people import read_line, requester
 from mqtt_agent.cli.settings import UsageError
@@ -172,7 +173,7 @@ async def _next_event(handle: TaskHandle, patience: float | None = 2.0) -> None:
         async for _ in handle.events():
             return
 
-    await asyncio.wait_for(first(), patience)
+    await within(first(), patience)
 
 
 def _summary(handle: TaskHandle) -> dict[str, Any]:

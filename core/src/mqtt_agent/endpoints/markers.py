@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.transport import Connection, InboundMessage
 
 __all__ = ["MARKER_PREFIX", "Marker"]
@@ -72,7 +73,7 @@ class Marker:
         epoch = self._connection.epoch
         try:
             await self._connection.publish(self.topic, payload)
-            await asyncio.wait_for(returned.wait(), timeout)
+            await within(returned.wait(), timeout)
         except asyncio.TimeoutError:
             if timeout >= _SURELY_WITHIN and epoch == self._connection.epoch and self._connection.connected:
                 self._tell_unreadable(timeout)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.transport.connection import Connection
 from mqtt_agent.transport.credentials import Credentials
@@ -273,7 +274,7 @@ class Inbox:
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait until all messages have arrived, and return whether they have."""
         try:
-            await asyncio.wait_for(self._complete.wait(), seconds or _ARRIVES_WITHIN)
+            await within(self._complete.wait(), seconds or _ARRIVES_WITHIN)
         except asyncio.TimeoutError:
             return False
         return True

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import anyio
 import paho.mqtt.client as paho
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
 from mqtt_agent.transport.driver import LinkSettings, PahoClient
 from mqtt_agent.transport.packets import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, UNSUBACK
@@ -117,7 +118,7 @@ class Pump:
 
     async def _linger(self, sock: BufferedSocket) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._send_rest(sock), _LINGER)
+            await within(self._send_rest(sock), _LINGER)
 
     async def _send_rest(self, sock: BufferedSocket) -> None:
         try:

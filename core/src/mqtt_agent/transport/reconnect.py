@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.lifecycle import surely
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import (
     BrokerNotSupported,
     BrokerUnreachable,
@@ -162,7 +163,7 @@ class Reconnector:
         if self.link is not None:
             await self._leave(self.link, end_session=True)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._is_ready.wait(), _CLEAN_WITHIN)
+            await within(self._is_ready.wait(), _CLEAN_WITHIN)
         if self._over or not self._is_ready.is_set():
             raise ConnectionLost(f"the connection to {self._dialer.url} did not come back with a new session")
 

@@ -18,6 +18,7 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 from mqtt_agent import Agent
+from mqtt_agent.adapting.background import within
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.errors import TaskNotFound, TaskRejected
@@ -206,7 +207,7 @@ class Caller:
             raise TaskNotCancelableError(f"Task {task_id} is over")
         await found.handle.cancel("the A2A client has canceled the task")
         try:
-            await asyncio.wait_for(found.until_over(), _CANCELED_WITHIN)
+            await within(found.until_over(), _CANCELED_WITHIN)
         except asyncio.TimeoutError:
             logger.info("task %s is not canceled yet: %s has not answered", task_id, peer)
         return found.task

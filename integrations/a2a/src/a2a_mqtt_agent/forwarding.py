@@ -13,6 +13,7 @@ from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
 from mqtt_agent import TaskContext
+from mqtt_agent.adapting.background import within
 from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
 from mqtt_agent.wire import Part, TaskMessage
 from pydantic import ValidationError
@@ -186,7 +187,7 @@ class Forwarded:
     async def _cancel(self) -> None:
         if self._id is None and self._task.saved is not None:  # the message is sent, and its answer has not come yet
             try:
-                found = await asyncio.wait_for(self._find(self._first_message().message_id), _LONGEST_WAIT)
+                found = await within(self._find(self._first_message().message_id), _LONGEST_WAIT)
                 self._id = found.id if found is not None else None
             except (asyncio.TimeoutError, A2AError, httpx.HTTPError) as error:
                 logger.warning("task %s was not found at %s to cancel it: %r", self._task.id, self._url, error)

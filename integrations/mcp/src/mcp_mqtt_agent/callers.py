@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, ProgressNotificationParams
-from mqtt_agent.adapting.background import BackgroundTasks
+from mqtt_agent.adapting.background import BackgroundTasks, within
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
 from mqtt_agent.tools import ELICITATION, ToolContext
 
@@ -135,7 +135,7 @@ class Callers:
         while len(asked) > 1 and loop.time() < end:
             self._ended.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), end - loop.time())
+                await within(self._ended.wait(), end - loop.time())
             asked &= self._running.keys()
         context = self._running[asked.pop()] if len(asked) == 1 else None
         if context is None:

@@ -16,6 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
+from mqtt_agent.adapting.background import within
 
 __all__ = ["Streams", "child_process", "environment"]
 
@@ -99,10 +100,10 @@ async def _end(process: asyncio.subprocess.Process, hold: int) -> None:
     assert process.stdin is not None
     process.stdin.close()
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(process.wait(), _LEAVES_WITHIN)
+        await within(process.wait(), _LEAVES_WITHIN)
     os.close(hold)
     try:
-        await asyncio.wait_for(process.wait(), _ENDED_WITHIN)
+        await within(process.wait(), _ENDED_WITHIN)
     except asyncio.TimeoutError:
         logger.warning("process %d does not end, and is killed", process.pid)
         process.kill()

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
+from mqtt_agent.adapting.background import within
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolContext
 
@@ -68,7 +69,7 @@ async def follow(session: Session, task: dict[str, Any], context: ToolContext) -
 
 async def _cancel(session: Session, task_id: str) -> None:
     with contextlib.suppress(MCPError, asyncio.TimeoutError):  # a task that is over cannot be canceled
-        await asyncio.wait_for(session.request("tasks/cancel", {"taskId": task_id}), _CANCELED_WITHIN)
+        await within(session.request("tasks/cancel", {"taskId": task_id}), _CANCELED_WITHIN)
 
 
 async def _wait(session: Session, task_id: str) -> dict[str, Any]:

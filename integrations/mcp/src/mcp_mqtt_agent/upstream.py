@@ -13,7 +13,7 @@ import httpx2
 import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from mqtt_agent.adapting.background import BackgroundTasks, Backoff
+from mqtt_agent.adapting.background import BackgroundTasks, Backoff, within
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolContext
 
@@ -149,7 +149,7 @@ class Upstream:
     async def _once(self) -> None:
         """Connect, and serve until the connection ends."""
         async with self._connect() as streams, Session(streams, self._on_message) as session:
-            await asyncio.wait_for(session.negotiate(), _NEGOTIATED_WITHIN)
+            await within(session.negotiate(), _NEGOTIATED_WITHIN)
             self._changed.clear()
             self._stale.clear()
             tools = await session.list_raw_tools()
@@ -283,7 +283,7 @@ class Upstream:
 
     async def _present(self) -> Session:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._up.wait(), _BACK_WITHIN)
+            await within(self._up.wait(), _BACK_WITHIN)
         if self._session is None:
             raise unavailable(f"MCP server {self._what} does not run now", maybe_executed=False)
         return self._session

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from mqtt_agent.agents.outcome import error_of
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.feed import Feed
-from mqtt_agent.aio.waiting import release
+from mqtt_agent.aio.waiting import release, within
 from mqtt_agent.display import Screen, TaskView
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import MQTTAgentError, TaskTimeout
@@ -278,7 +278,7 @@ class TaskHandle:
                     return
                 await asyncio.sleep(_DRAWN_EVERY)
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _CLOCK_TICKS - _DRAWN_EVERY)
+                    await within(changed.wait(), _CLOCK_TICKS - _DRAWN_EVERY)
         finally:
             self._viewers.remove(changed)
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.wire import TaskState
 
 __all__ = ["OpenTask", "Reminders"]
@@ -227,7 +228,7 @@ class Reminders:
         self._woken.clear()
         left = None if self._wakes_at == math.inf else self._wakes_at - asyncio.get_running_loop().time()
         try:
-            await asyncio.wait_for(self._woken.wait(), left)
+            await within(self._woken.wait(), left)
         except asyncio.TimeoutError:
             return
         finally:

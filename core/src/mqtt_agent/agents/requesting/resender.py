@@ -15,6 +15,7 @@ from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import TaskSender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage, StoreError
 from mqtt_agent.transport import check_reason_code
 from mqtt_agent.wire import Control, TaskFault
@@ -166,7 +167,7 @@ class Resender:
         self._unanswered &= sent
         if self._unanswered:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._all_answered.wait(), _ANSWERED_WITHIN)
+                await within(self._all_answered.wait(), _ANSWERED_WITHIN)
         for way, each in group.items():
             self._adapt(way.peer, sent.intersection(each))
 

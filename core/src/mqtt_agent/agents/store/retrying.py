@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import StoreError
 
 __all__ = ["StoreRetry"]
@@ -96,7 +97,7 @@ class StoreRetry:
         try:
             while True:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), wait)
+                    await within(self._over.wait(), wait)
                 wait = min(_RETRY_MAX, wait * 2)
                 try:
                     value = await work()

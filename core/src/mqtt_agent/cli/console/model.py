@@ -9,6 +9,7 @@ import queue
 from collections import deque
 from typing import Any
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.console.rows import Cards, Rows
 from mqtt_agent.cli.console.work import Item, Work, short
 from mqtt_agent.cli.watching import described
@@ -66,7 +67,7 @@ class Model:
         await self._connection.subscribe(f"{self._topics.namespace}/#", self._take, qos=0, snapshot=True)
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _LOAD_EVERY)
+                await within(self._changed.wait(), _LOAD_EVERY)
             self._changed.clear()
             self._stale.add("servers")
             lines = list(self._new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.doctor.picture import Picture
 from mqtt_agent.errors import MQTTAgentError, WireError
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, Connection, InboundMessage, PublishProperties
@@ -86,7 +87,7 @@ class _Clocks:
         while self._asked and time.monotonic() < deadline:
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), max(deadline - time.monotonic(), 0))
+                await within(self._changed.wait(), max(deadline - time.monotonic(), 0))
             except asyncio.TimeoutError:
                 return
 
@@ -104,7 +105,7 @@ class _Clocks:
 
 async def _nobody_hears(connection: Connection, topic: str, payload: bytes, properties: PublishProperties) -> bool:
     try:
-        code = await asyncio.wait_for(connection.publish(topic, payload, properties=properties), _ANSWERS_WITHIN)
+        code = await within(connection.publish(topic, payload, properties=properties), _ANSWERS_WITHIN)
     except (MQTTAgentError, asyncio.TimeoutError):
         return False
     return code == NO_MATCHING_SUBSCRIBERS

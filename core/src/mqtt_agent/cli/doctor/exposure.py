@@ -8,6 +8,7 @@ import ipaddress
 import uuid
 from collections.abc import AsyncIterator
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.doctor.findings import Finding
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.transport import BrokerSettings, BrokerURL, Connection, InboundMessage
@@ -73,8 +74,8 @@ async def _hears(reader: Connection, writer: Connection, topic_filter: str, name
     except MQTTAgentError:
         return None
     try:
-        await asyncio.wait_for(writer.publish(topic, b"{}"), _ARRIVES_WITHIN)
-        await asyncio.wait_for(heard.wait(), _ARRIVES_WITHIN)
+        await within(writer.publish(topic, b"{}"), _ARRIVES_WITHIN)
+        await within(heard.wait(), _ARRIVES_WITHIN)
     except (MQTTAgentError, asyncio.TimeoutError):
         return None
     finally:

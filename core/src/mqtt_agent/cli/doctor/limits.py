@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.doctor.findings import Finding
 from mqtt_agent.cli.doctor.picture import Picture
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PublishRefused
@@ -58,7 +59,7 @@ async def _refusal(connection: Connection, topic: str, size: int) -> str | None:
     """Why the broker refuses a message of this size; None when it takes the message, or refuses any message there."""
     epoch = connection.epoch
     try:
-        await asyncio.wait_for(connection.publish(topic, b" " * size), _ANSWERS_WITHIN)
+        await within(connection.publish(topic, b" " * size), _ANSWERS_WITHIN)
     except (PublishRefused, PayloadTooLarge) as error:
         return str(error)
     except (MQTTAgentError, asyncio.TimeoutError):

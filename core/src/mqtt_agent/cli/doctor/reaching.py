@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.doctor.findings import Finding
 from mqtt_agent.errors import BrokerNotSupported, ConnectionRefused, TransportError
 from mqtt_agent.transport import BrokerURL
@@ -87,19 +88,17 @@ async def _answer(url: BrokerURL, question: bytes, context: ssl.SSLContext | Non
         OSError: No program can be reached.
     """
     try:
-        reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(url.host, url.port, ssl=context), _ANSWERS_WITHIN
-        )
+        reader, writer = await within(asyncio.open_connection(url.host, url.port, ssl=context), _ANSWERS_WITHIN)
     except (ssl.SSLError, ConnectionResetError, asyncio.TimeoutError):
         return None if context is not None else b""
     try:
         if not question:
             return b""
         writer.write(question)
-        return await asyncio.wait_for(reader.read(100), _ANSWERS_WITHIN)
+        return await within(reader.read(100), _ANSWERS_WITHIN)
     except (OSError, asyncio.TimeoutError):
         return None
     finally:
         writer.close()
         with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(writer.wait_closed(), _ANSWERS_WITHIN)
+            await within(writer.wait_closed(), _ANSWERS_WITHIN)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.cli.doctor.findings import Finding, listed
 from mqtt_agent.cli.doctor.paths import Kind, Path
 from mqtt_agent.errors import MQTTAgentError, SubscriptionRefused, TopicNotAuthorized
@@ -57,7 +58,7 @@ async def try_paths(connection: Connection, paths: Sequence[Path]) -> list[Tried
             each.published = await _publish(connection, each)
     awaited = [each for each in tried if each.subscribed and each.published]
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(asyncio.gather(*(each.heard.wait() for each in awaited)), _ARRIVES_WITHIN)
+        await within(asyncio.gather(*(each.heard.wait() for each in awaited)), _ARRIVES_WITHIN)
     return tried
 
 
@@ -67,7 +68,7 @@ async def _subscribe(connection: Connection, tried: Tried) -> bool:
             tried.heard.set()
 
     try:
-        await asyncio.wait_for(connection.subscribe(tried.path.filter or tried.path.topic, on_message), _ANSWERS_WITHIN)
+        await within(connection.subscribe(tried.path.filter or tried.path.topic, on_message), _ANSWERS_WITHIN)
     except (TopicNotAuthorized, SubscriptionRefused, asyncio.TimeoutError):
         return False
     return True
@@ -77,7 +78,7 @@ async def _publish(connection: Connection, tried: Tried) -> bool:
     path = tried.path
     properties = replace(path.properties, user_properties=((_MARK, _mark(tried)),))
     try:
-        await asyncio.wait_for(connection.publish(path.topic, path.payload, properties=properties), _ANSWERS_WITHIN)
+        await within(connection.publish(path.topic, path.payload, properties=properties), _ANSWERS_WITHIN)
     except asyncio.TimeoutError:
         return False
     except MQTTAgentError:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.listing import Listing, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
@@ -116,7 +117,7 @@ class LiveCatalog(Catalog):
         wanted = set(servers)
         while any(s not in self._servers or self._servers[s].status != "online" for s in wanted):
             try:
-                await asyncio.wait_for(self._news.wait(), deadline - loop.time())
+                await within(self._news.wait(), deadline - loop.time())
             except asyncio.TimeoutError:
                 return
 
@@ -131,7 +132,7 @@ class LiveCatalog(Catalog):
             if not self.has_standby(tool):
                 return
             try:
-                await asyncio.wait_for(self._news.wait(), deadline - loop.time())
+                await within(self._news.wait(), deadline - loop.time())
             except asyncio.TimeoutError:
                 return
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.tools.calling.pending import PendingCall
 
 __all__ = ["PacedCalls"]
@@ -56,7 +57,7 @@ class PacedCalls:
             if not self._queue:
                 self._news.clear()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), lost_at + _QUIET - loop.time())
+                    await within(self._news.wait(), lost_at + _QUIET - loop.time())
                 continue
             group = self._take()
             for pending in group:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import CallTimeout, QueueFull, TransportError, WireError
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.scope import Scope
@@ -135,7 +136,7 @@ class Queries:
         try:
             # Also while the connection is away, and the request waits for it, the time runs.
             sending = self._send_and_wait(topic, encode(request, method), answer)
-            return await asyncio.wait_for(sending, None if end is None else max(0.0, end - loop.time()))
+            return await within(sending, None if end is None else max(0.0, end - loop.time()))
         except asyncio.TimeoutError:
             raise CallTimeout(f"{card.shared_name}: no answer to {method} in time", tool=card.shared_name) from None
         finally:
@@ -180,7 +181,7 @@ class Queries:
         self._open[query.query_id] = answer, server, self.speaks_bound(card)
         try:
             await self._scope.connection.publish(self.topic_for(card), encode(query))
-            result: Any = (await asyncio.wait_for(answer, _TIMEOUT)).result
+            result: Any = (await within(answer, _TIMEOUT)).result
             return [call_id for call_id in result["known"] if isinstance(call_id, str)]
         except (TransportError, QueueFull, asyncio.TimeoutError, TypeError, KeyError) as error:
             logger.info("server %s did not say which calls it has: %r", server, error)

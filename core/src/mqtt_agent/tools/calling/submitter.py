@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.display.suggestions import did_you_mean, hint_for
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import CallCanceled, InvalidIdentifier, ToolUnavailable, WireError
@@ -218,7 +219,7 @@ class Submitter:
     async def _within(self, deadline: float | None, waiting: Awaitable[None], tool: str) -> None:
         remaining = None if deadline is None else deadline - asyncio.get_running_loop().time()
         try:
-            await asyncio.wait_for(waiting, remaining)
+            await within(waiting, remaining)
         except asyncio.TimeoutError:
             raise ToolUnavailable(f"{tool}: no server came online in time", tool=tool) from None
 

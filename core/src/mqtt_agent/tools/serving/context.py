@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
 from mqtt_agent.tools.questions import ELICITATION, Elicited, as_object, elicitation, read_answer
@@ -265,7 +266,7 @@ class ToolContext:
         asking = asyncio.ensure_future(self._request(method, params))
         self._asking.add(asking)
         try:
-            return await asyncio.wait_for(asking, timeout)
+            return await within(asking, timeout)
         except asyncio.TimeoutError:
             raise InputNotGiven(f"no answer within {timeout:g} s", code="INPUT_TIMEOUT") from None
         finally:

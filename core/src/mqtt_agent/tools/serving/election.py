@@ -34,6 +34,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.seen import Seen
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SubscriptionRefused, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.probe import nobody_listens
@@ -180,7 +181,7 @@ class Election:
     async def _watch(self) -> None:
         while not self._stopping:  # before Python 3.12, wait_for may swallow a cancellation
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _ASK_AFTER)
+                await within(self._news.wait(), _ASK_AFTER)
             if not self._connection.connected:
                 self._news.clear()  # the reconnect will set it again
                 continue
@@ -212,7 +213,7 @@ class Election:
             if not await nobody_listens(self._scope, rival):
                 return
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _ASK_AFTER / 2)
+                await within(self._news.wait(), _ASK_AFTER / 2)
                 return  # a card has changed, so decide before asking again
         logger.warning(
             "server %s says online, but nobody is subscribed to its query topic: server %s treats it as gone",
@@ -279,7 +280,7 @@ class Election:
         while not self._claims() and loop.time() < until:
             self._news.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), until - loop.time())
+                await within(self._news.wait(), until - loop.time())
 
     def _on_question(self, message: InboundMessage) -> None:
         """Another replica claims, and asks who else does."""

@@ -10,6 +10,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
 from mqtt_agent.tools.serving.contents import Contents
@@ -200,7 +201,7 @@ class Executor:
                 error = CallFault(type="unavailable", message="the tool server stopped", retryable=True, data=data)
                 self._stop(execution, error)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _CANCELED_WITHIN)
+                await within(self._idle.wait(), _CANCELED_WITHIN)
         still_run = len(self._known) + self._left_behind
         if still_run:
             logger.warning(

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, WireError
 from mqtt_agent.tools.serving.conflicts import OnConflict, SharedNames, listed, name_taken, tell_refused
@@ -406,7 +407,7 @@ class ToolNames:
     async def _watch(self) -> None:
         while not self._resting:  # before Python 3.12, wait_for may swallow a cancellation
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._patience())
+                await within(self._news.wait(), self._patience())
             if self._resting:
                 return
             asked = not self._news.is_set()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.errors import TopicNotAuthorized, WireError
 from mqtt_agent.tools.hosting_agents import HostingAgents
@@ -226,7 +227,7 @@ class Rivals:
         """Wait until a card that matters has changed, at most ``timeout`` seconds."""
         self._news.clear()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), timeout)
+            await within(self._news.wait(), timeout)
 
     async def stop(self) -> None:
         """Unsubscribe, and forget all cards."""

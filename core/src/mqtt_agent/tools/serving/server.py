@@ -16,6 +16,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
@@ -331,7 +332,7 @@ class ToolServer(ToolChoice, Sharing, Service):
                 await self._intake.barrier(self._drain_timeout)
             await executor.drain(self._drain_timeout - (asyncio.get_running_loop().time() - began))
             if announced and self.connection.connected:
-                await asyncio.wait_for(self._names.say_offline(), _OFFLINE_WITHIN)
+                await within(self._names.say_offline(), _OFFLINE_WITHIN)
                 await asyncio.gather(*map(self._presence.remove_tool_card, self._withdrawing))
         except (TransportError, asyncio.TimeoutError) as error:
             logger.warning(
