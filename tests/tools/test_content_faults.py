@@ -185,10 +185,10 @@ class SlowNetwork(Proxy):
 
     rate = 400_000
 
-    async def _forward(self, piece: bytes, sink: asyncio.StreamWriter, up: bool) -> None:
-        if not up:
+    async def _forward(self, piece: bytes, way: Any) -> None:
+        if not way.up:
             await asyncio.sleep(len(piece) / self.rate)
-        await super()._forward(piece, sink, up)
+        await super()._forward(piece, way)
 
 
 async def test_a_content_arrives_over_a_network_that_takes_longer_for_a_chunk_than_the_client_waits(
