@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskState
+from mqtt_agent.agents.executing import inbox
+from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.requesting import reminders, resender
+from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.transport import Connection
+from mqtt_agent.wire import Task
 from support import soon, until
 
 from ..agents.conftest import MakeAgent
@@ -17,6 +23,18 @@ from .foreign import Foreign, ForeignExecutor, ForeignRequester, Heard
 
 RUN_ON = ALL_BROKERS
 ANSWERS = "tasks/scout/results/writer"
+
+
+class SlowStore(MemoryStore):
+    """A store that reads nothing before the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works = asyncio.Event()
+
+    async def get(self, key: TaskKey) -> TaskRecord | None:
+        await self.works.wait()
+        return await super().get(key)
 
 
 class Executor(ForeignExecutor):
@@ -135,6 +153,32 @@ async def test_an_executor_that_does_not_know_questions_gets_the_tasks(
     assert await soon(task.result()) == 1
 
 
+async def test_the_peers_of_open_tasks_are_looked_up_at_the_same_time(
+    make_agent: MakeAgent, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, names = MemoryStore(), [f"scout-{number}" for number in range(5)]
+    for name in names:
+        task = Task(task_id=name, sender="planner", to=name, prompt="write")
+        key = TaskKey(f"{namespace}/planner", "delegated", name)
+        await store.add(TaskRecord(key, name, task.as_json(), task.digest))
+    is_away, begun, running, most = Peers.is_away, 0, 0, 0
+
+    async def counted(self: Peers, name: str) -> bool:
+        nonlocal begun, running, most
+        begun, running = begun + 1, running + 1
+        if begun <= len(names):
+            most = max(most, running)
+        try:
+            return await is_away(self, name)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(Peers, "is_away", counted)
+    await started(make_agent, store=store)
+    await until(lambda: begun >= len(names))
+    assert most == len(names)
+
+
 @pytest.mark.rule("ASK-10", "ASK-5")
 async def test_a_cancel_is_sent_again_and_not_a_question(
     in_no_time: None, make_agent: MakeAgent, scout: Executor
@@ -164,6 +208,24 @@ async def test_many_cancels_share_a_message(make_agent: MakeAgent, scout: Execut
     assert {each["reason"] for each in told()} == {"too late"}
     assert all(each["task_id"] == each.get("task_ids", [each["task_id"]])[0] for each in told())
     assert len(told()) <= 10
+
+
+@pytest.mark.rule("CTRL-10")
+async def test_cancels_that_are_too_large_for_one_message_are_sent_one_by_one_and_also_again(
+    in_no_time: None, make_agent: MakeAgent, scout: Executor, broker: Broker, namespace: str
+) -> None:
+    client_id = f"planner-{namespace.replace('/', '-')}"
+    connection = Connection(broker.url, client_id=client_id, max_packet_size=2000)
+    planner = await started(make_agent, connection=connection)
+    names = [str(number) * 200 for number in range(10)]
+    tasks = [await soon(planner.delegate("scout", "write", task_id=name)) for name in names]
+    await soon(asyncio.gather(*(task.cancel() for task in tasks)))
+
+    def told() -> Counter[str]:
+        said = [each for each in scout.on("tasks/scout/control/planner") if each["action"] == "cancel"]
+        return Counter(task_id for each in said for task_id in each.get("task_ids", [each["task_id"]]))
+
+    await until(lambda: all(told()[name] >= 2 for name in names))
 
 
 @pytest.mark.rule("CTRL-10")
@@ -199,6 +261,22 @@ async def test_a_task_that_its_executor_does_not_know_is_sent_as_a_whole_and_doe
     await until(lambda: any("lost" in each.json["task_ids"] for each in scout.questions()[asked:]))
     await scout.say("tasks/planner/results/scout", {"task_id": "lost", "status": "completed", "result": 1})
     assert await soon(lost.result()) == 1
+
+
+@pytest.mark.rule("ASK-11")
+async def test_a_process_of_an_older_version_that_does_not_know_a_task_does_not_end_it(
+    in_no_time: None, make_agent: MakeAgent, scout: Executor
+) -> None:
+    planner = await started(make_agent)
+    task = await soon(planner.delegate("scout", "write", task_id="t-1"))
+    await scout.question()
+    error = {"type": "not_found", "message": "scout does not know task t-1"}
+    for _ in range(2):
+        await scout.say("tasks/planner/results/scout", {"task_id": "t-1", "status": "rejected", "error": error})
+    await until(lambda: len(scout.given()) >= 2)
+    assert not task.done
+    await scout.say("tasks/planner/results/scout", {"task_id": "t-1", "status": "completed", "result": 1})
+    assert await soon(task.result()) == 1
 
 
 @pytest.mark.rule("ASK-11", "ABOUND-7")
@@ -255,7 +333,9 @@ async def test_known_tasks_are_answered_one_by_one_and_unknown_tasks_in_one_mess
     unknown = [each for each in requester.on(ANSWERS)[1:] if each["status"] == "rejected"]
     assert [each for each in requester.on(ANSWERS)[1:] if each["status"] != "rejected"] == [result]
     (answer,) = unknown
-    assert (answer["task_id"], answer["to"]) == ("no-1", "scout")
+    # Readers that do not know the code must not take the answer for the result of a task.
+    assert answer["task_id"].startswith("barrier-")
+    assert answer["to"] == "scout"
     assert (answer["error"]["type"], answer["error"]["code"]) == ("not_found", "UNKNOWN_TASK")
     assert answer["error"]["data"] == {"task_ids": ["no-1", "no-2"]}
 
@@ -311,6 +391,30 @@ async def test_a_question_that_cannot_be_answered_is_ignored(writer: Agent, requ
     answer = await requester.next_on(ANSWERS)
     assert answer["error"]["data"]["task_ids"] == [f"yes-{number}" for number in range(100)]
     assert requester.on("tasks/scout/results") == []
+
+
+@pytest.mark.rule("ASK-12")
+async def test_questions_of_one_requester_do_not_wait_without_end_and_keep_nobody_else_out(
+    make_agent: MakeAgent,
+    requester: ForeignRequester,
+    eve: Foreign,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(inbox, "_MOST_OF_ONE", 3)
+    store = SlowStore()
+    await soon(make_agent("writer", store=store).start())
+    for number in range(4):
+        await ask(requester, f"t-{number}")
+    await until(lambda: "too many of them wait" in caplog.text)
+    await ask(eve, "e-1", to="tasks/writer/control/eve")
+    store.works.set()
+    answer = await eve.next_on("tasks/eve/results/writer")
+    assert answer["error"]["data"]["task_ids"] == ["e-1"]
+    await ask(requester, "last")
+    await requester.next_on(ANSWERS, 4)
+    asked = [each["error"]["data"]["task_ids"] for each in requester.on(ANSWERS)]
+    assert asked == [["t-0"], ["t-1"], ["t-2"], ["last"]]
 
 
 @pytest.mark.rule("ASK-12", "ABOUND-8")

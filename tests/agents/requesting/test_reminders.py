@@ -66,6 +66,31 @@ async def test_tasks_that_are_hurried_twice_are_due_once() -> None:
     assert await soon(waiting.due(10)) == (["last"], [])
 
 
+async def test_a_peer_that_comes_back_again_and_again_fills_no_queue() -> None:
+    waiting, names = Reminders(), [f"t-{number}" for number in range(10)]
+    for name in names:
+        waiting.add(name, "scout", None)
+    for _ in range(50):
+        waiting.hurry("scout")
+        for name in names:
+            waiting.add(name, "scout", None, at_once=True)
+    assert len(waiting._queue) + len(waiting._hurried) <= 3 * len(names)
+    due: list[str] = []
+    while len(due) < len(names):
+        due += (await soon(waiting.due(10), 5))[0]
+    assert sorted(due) == names
+
+
+async def test_a_task_stays_canceled_when_an_older_record_of_it_is_added_again() -> None:
+    waiting = Reminders()
+    waiting.add("t-1", "scout", None, canceled=True)
+    waiting.add("t-1", "scout", None, at_once=True)
+    entry = waiting.get("t-1")
+    assert entry is not None
+    assert entry.canceled
+    assert await soon(waiting.due(10)) == (["t-1"], [])
+
+
 @pytest.mark.rule("ASK-11")
 async def test_an_unknown_task_is_due_at_once_and_then_waits_as_if_it_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reminders, "_SOON", 0.05)

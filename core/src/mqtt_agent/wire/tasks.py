@@ -334,7 +334,8 @@ class Control(Message):
         input: The answer to a question, for ``input``.
         input_id: The id of the question.
         reason: Why the task is canceled, for ``cancel``.
-        task_ids: For ``get``, the ids of all tasks that the requester asks for, up to 100. ``task_id`` is the first.
+        task_ids: For ``get`` and ``cancel``, the ids of all tasks that the message is about, up to 100. ``task_id`` is
+            the first.
         timestamp: When the message was written, ISO 8601 UTC.
     """
 

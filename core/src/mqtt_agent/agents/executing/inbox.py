@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,9 @@ __all__ = ["Inbox"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_MOST_OF_ONE, _MOST_OF_ALL = 1000, 5000
+"""How many messages about many tasks may wait, of one requester and in all. A requester sends further ones again."""
+
 
 class Inbox:
     """Reads the messages on an agent's inbox topics and control topics.
@@ -47,6 +51,7 @@ class Inbox:
         self._replies = replies
         self._allowed = allowed
         self._tasks = BackgroundTasks(self._on_failure)
+        self._many: Counter[str] = Counter()  # by requester: its messages about many tasks that wait or are worked on
         self._faults = FaultLog(logger)
 
     def on_task(self, message: InboundMessage) -> None:
@@ -192,6 +197,11 @@ class Inbox:
             what = "a control message about many tasks that is not valid"
             self._faults.refuse(message, what, f"{len(task_ids)} tasks of {control.sender!r}")
             return
+        if self._many[control.sender] >= _MOST_OF_ONE or self._many.total() >= _MOST_OF_ALL:
+            what = "a control message about many tasks, because too many of them wait already"
+            self._faults.refuse(message, what, repr(control.sender))
+            return
+        self._many[control.sender] += 1
         # On a plain topic, nothing proves the sender. So nothing goes to topics that others may read.
         where = reply_to or self._scope.topics.results(control.sender)
         each = list(dict.fromkeys(task_ids))
@@ -200,7 +210,13 @@ class Inbox:
         else:
             handle = partial(self._received.cancel_all, each, control.sender, control.reason, where)
         what = f"a control message for {len(task_ids)} tasks"
-        self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id)
+        work, end = self._scope.retry.until_stored(handle, what), partial(self._on_many_end, control.sender)
+        self._tasks.start(work, name=control.task_id, on_end=end)
+
+    def _on_many_end(self, sender: str) -> None:
+        self._many[sender] -= 1
+        if not self._many[sender]:
+            del self._many[sender]
 
     async def _handle_control(self, control: Control, message: InboundMessage, reply_to: str | None) -> None:
         task_id, sender = control.task_id, control.sender

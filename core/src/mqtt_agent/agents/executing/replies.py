@@ -13,9 +13,10 @@ from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
-from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode
+from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode, new_task_id
 from mqtt_agent.wire.tasks import UNKNOWN_TASK
 
 __all__ = ["Replies"]
@@ -218,9 +219,10 @@ class Replies:
         message = f"{self._scope.agent_id} does not know {len(task_ids)} of the tasks"
         fault = TaskFault(type="not_found", message=message, code=UNKNOWN_TASK, data={"task_ids": task_ids})
         ending = Ending(TaskState.REJECTED, fault=fault)
-        result = result_of(task_ids[0], self._scope.agent_id, requester, ending)
-        for topic in self.topics(task_ids[0], requester, reply_to):
-            self.publish(topic, pydantic_core.to_json(result), task_ids[0])
+        no_task = MARKER_PREFIX + new_task_id()  # else readers that do not know the code would take it for a result
+        result = result_of(no_task, self._scope.agent_id, requester, ending)
+        for topic in self.topics(no_task, requester, reply_to):
+            self.publish(topic, pydantic_core.to_json(result), no_task)
 
     def refuse(self, task: Task, reply_to: str | None, kind: str, message: str, code: str | None = None) -> None:
         """Reject a task, and store nothing.

@@ -9,6 +9,7 @@ from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.sender import CONFIRMED_WITHIN, TaskSender
+from mqtt_agent.errors import PayloadTooLarge
 from mqtt_agent.wire import Control
 from mqtt_agent.wire.agents import ASK
 from mqtt_agent.wire.tasks import MOST_ASKED
@@ -91,6 +92,14 @@ class Cancels:
         group = self._groups.get(kind)
         if group is not None and group.task_ids is task_ids:
             del self._groups[kind]
+        try:
+            await self._send_control(kind, task_ids)
+        except PayloadTooLarge:
+            if len(task_ids) == 1:
+                raise
+            await asyncio.gather(*(self._send_control(kind, [task_id]) for task_id in task_ids))
+
+    async def _send_control(self, kind: _Kind, task_ids: list[str]) -> None:
         cancel = Control(
             task_id=task_ids[0],
             action="cancel",

@@ -86,9 +86,13 @@ class DelegatedTasks:
             at_once=at_once,
             bound=record.reply_to is not None,
             state=record.state,
-            whole=record.digest == self._bare,
+            whole=self.is_bare(record),
             canceled=record.cancel_requested,
         )
+
+    def is_bare(self, record: TaskRecord | Outline) -> bool:
+        """Whether this agent knows only the id of a task, and no content."""
+        return record.digest == self._bare
 
     def update(self, handle: TaskHandle, record: TaskRecord) -> None:
         """Copy what the store knows of a task to the task's handle."""

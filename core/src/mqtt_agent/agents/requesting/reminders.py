@@ -50,8 +50,8 @@ class OpenTask:
     canceled: bool
     expires_at: float | None
     unknown: bool = False
-    due: float = 0.0
-    queued: float = 0.0
+    due: float = math.inf
+    queued: float = math.inf
     interval: float = 0.0
     soon: int = 0
 
@@ -92,9 +92,12 @@ class Reminders:
             bound: Whether the task was given on a sender-bound topic.
             state: The latest state that the requester knows.
             whole: Whether the whole task is always sent again; see :class:`OpenTask`.
-            canceled: Whether the user has canceled the task.
+            canceled: Whether the user has canceled the task. A task that was canceled stays canceled.
         """
+        known = self._entries.get(task_id)
         self._entries[task_id] = entry = OpenTask(peer, bound, state, whole, canceled, expires_at)
+        if known is not None:  # the caller may have read the record before the user has canceled the task
+            entry.due, entry.queued, entry.canceled = known.due, known.queued, canceled or known.canceled
         now = asyncio.get_running_loop().time()
         if at_once:
             self._hurry(task_id, entry, now)
@@ -160,9 +163,10 @@ class Reminders:
         self._wake(at)
 
     def _hurry(self, task_id: str, entry: OpenTask, at: float) -> None:
-        entry.due = entry.queued = at
         entry.interval = _FIRST
-        self._hurried.append((at, task_id))
+        if entry.due > at or entry.queued > at:  # else the task waits in a queue already, and is due
+            entry.due = entry.queued = at
+            self._hurried.append((at, task_id))
 
     def _enqueue(self, task_id: str, entry: OpenTask) -> None:
         if entry.expires_at is not None:

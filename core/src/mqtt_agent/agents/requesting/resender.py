@@ -141,10 +141,12 @@ class Resender:
             if entry is not None:
                 by_peer.setdefault(entry.peer, []).append(task_id)
         by_way: dict[_Way, list[str]] = {}
-        for peer, theirs in by_peer.items():
-            if not self._scope.connection.connected or await self._peers.is_away(peer):
-                continue  # the task is due again when the peer or the connection is back
-            for task_id in theirs:
+        if not self._scope.connection.connected:
+            return by_way  # the tasks are due again when the connection is back
+        # All at once: to find out about a peer may take some seconds.
+        away = await asyncio.gather(*map(self._peers.is_away, by_peer))
+        for (peer, theirs), is_away in zip(by_peer.items(), away, strict=True):
+            for task_id in () if is_away else theirs:  # else the task is due again when the peer is back
                 by_way.setdefault(_Way(peer, self._action(task_id)), []).append(task_id)
         return by_way
 
@@ -156,9 +158,11 @@ class Resender:
         # A task that changes its topics is sent as a whole, so that the change is stored before.
         if self._scope.dialect.bound_with(entry.peer, entry.bound) != entry.bound:
             return None
+        if entry.unknown:
+            return None
         if entry.canceled:
             return "cancel"
-        return None if entry.whole or entry.unknown else "get"
+        return None if entry.whole else "get"
 
     async def _resend_group(self, group: dict[_Way, list[str]]) -> None:
         self._unanswered = {task_id for each in group.values() for task_id in each}

@@ -34,6 +34,7 @@ from mqtt_agent.wire import (
     is_identifier,
     read_result_state,
 )
+from mqtt_agent.wire.agents import ASK
 from mqtt_agent.wire.tasks import unknown_tasks
 
 __all__ = ["Results"]
@@ -154,6 +155,10 @@ class Results:
             message.acknowledge()
             return
         tasks, task_id = self._tasks, result.task_id
+        if await self._is_only_unknown(result):
+            await self._send_whole(task_id, tasks.reminders.get(task_id))
+            message.acknowledge()
+            return
         self._unreadable.pop(task_id, None)
         handle = tasks.handles.get(task_id)
         plain: dict[str, Any] = pydantic_core.from_json(encode(result))
@@ -198,6 +203,20 @@ class Results:
                 break
             await self._send_whole(task_id, entry)
         message.acknowledge()
+
+    async def _is_only_unknown(self, result: TaskResult) -> bool:
+        """Whether a process of an older version has answered a question like a ``get`` about its first task.
+
+        A pool whose card says ``ask`` may have such members, and an agent may be set back to an older version.
+        The task itself was not rejected.
+        """
+        fault = result.error
+        if fault is None or fault.type != "not_found" or fault.code is not None:
+            return False
+        record = await self._tasks.get(result.task_id)
+        if record is None or record.state.terminal or self._tasks.is_bare(record):
+            return False
+        return bool(self._peers.says(record.peer or "", ASK))
 
     async def _send_whole(self, task_id: str, entry: OpenTask | None) -> None:
         if entry is not None:
