@@ -162,3 +162,29 @@ async def test_a_client_that_may_not_read_a_server_is_told_nothing(
     for stranger in strangers:
         async with ToolClient(**stranger, broker=mosquitto.url, namespace=namespace) as refused:
             assert not await soon(refused.watch_changes().subscribe("notes", URI), 20)
+
+
+@pytest.mark.long
+async def test_a_bridge_watches_only_so_many_resources_also_when_they_are_asked_for_at_once(
+    make_bridge: MakeBridge, client: ToolClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_mqtt_agent.watching._MOST_URIS", 2)
+    await make_bridge("notes", changing("2025"))
+    await shows(client, "notes.die", "notes.touch")
+    changes = client.watch_changes({"notes": ["a:1", "a:2", "a:3"]})
+    await soon(changes.subscribe("notes", "a:4"), 20)  # asks for all of them
+    assert (await soon(client.call("notes.touch"))).count("a:") == 2
+
+
+@pytest.mark.long
+async def test_a_resource_that_a_server_has_refused_is_asked_for_again(
+    make_bridge: MakeBridge, client: ToolClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_mqtt_agent.watching._KEPT", 1.0)
+    await make_bridge("notes", [*changing("2026"), "2"])  # one stream for the lists, and one for a resource
+    await shows(client, "notes.die", "notes.touch")
+    changes = client.watch_changes()
+    assert await soon(changes.subscribe("notes", "a:1"), 20)
+    assert not await soon(changes.subscribe("notes", "a:2"), 20)
+    changes.unsubscribe("notes", "a:1")
+    await becomes(lambda: changes.subscribe("notes", "a:2"), 20)

@@ -115,7 +115,7 @@ def state(
         text = make_statement(public, signer, read, now=time.time(), lifetime=days * 86400)
         path.write_text(text + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        raise usage_error(error) from error
     if session.out.machine:
         session.out.json({"file": str(path), "name": public.name, "issuer": signer.name, "days": days})
         return

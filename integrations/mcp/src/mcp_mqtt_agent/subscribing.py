@@ -89,12 +89,13 @@ class Subscribing:
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
         """Answer ``subscriptions/listen``: the answer is a stream."""
-        wanted = params.notifications.resource_subscriptions or ()
-        held = [uri for uri in dict.fromkeys(wanted) if await self._hold(uri)]
-        tasks = self._tasks_of(ctx)
-        asked = params.notifications.model_copy(update={"resource_subscriptions": held or None})
+        tasks, held = self._tasks_of(ctx), list[str]()
         telling: asyncio.Task[None] | None = None
         try:
+            for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
+                if await self._hold(uri):
+                    held.append(uri)
+            asked = params.notifications.model_copy(update={"resource_subscriptions": held or None})
             if tasks:
                 acknowledged = asyncio.Event()
                 ctx = self._with_tasks(ctx, tasks, acknowledged)
