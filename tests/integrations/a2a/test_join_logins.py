@@ -189,9 +189,7 @@ def test_a_login_that_cannot_work_is_refused(tmp_path: Path) -> None:
     (tmp_path / "login.json").write_text("{")
     with pytest.raises(ValueError, match=r"login.json is no JSON"):
         Login.load(tmp_path / "login.json")
-    for options in (
-        {"ca": tmp_path / "login.json"},
-        {"certificate": tmp_path / "login.json", "key": tmp_path / "none"},
-    ):
+    bad, missing = tmp_path / "login.json", tmp_path / "none"
+    for login in (Login(ca=bad), Login(certificate=bad, key=bad), Login(certificate=bad, key=missing)):
         with pytest.raises(OSError, match=r"login.json|none"):
-            Login(**options).verify()
+            login.verify()
