@@ -10,6 +10,7 @@ import pytest
 from brokers import Broker
 from mcp import Client, MCPError
 from mcp_mqtt_agent import Face
+from mcp_mqtt_agent.watching import Watching
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools import ServerChange, ServerRequest
@@ -188,3 +189,51 @@ async def test_a_resource_that_a_server_has_refused_is_asked_for_again(
     assert not await soon(changes.subscribe("notes", "a:2"), 20)
     changes.unsubscribe("notes", "a:1")
     await becomes(lambda: changes.subscribe("notes", "a:2"), 20)
+
+
+async def test_a_change_that_happens_often_while_it_waits_is_told_once() -> None:
+    told, gate = list[str](), asyncio.Event()
+
+    async def on_change(method: str, params: dict[str, Any]) -> None:
+        told.append(method)
+        await gate.wait()
+
+    watching = Watching("notes", lambda: None, on_change)
+    for _ in range(100):
+        watching.tell(RESOURCES, {})
+        watching.tell(PROMPTS, {})
+        await asyncio.sleep(0)
+    gate.set()
+    await until(lambda: len(told) >= 3)
+    await watching.end()
+    assert told == [RESOURCES, PROMPTS, RESOURCES]
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_a_server_that_does_not_answer_holds_up_no_subscription_to_another_server(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    asked = asyncio.Event()
+
+    def library(name: str, *, answers: bool) -> ToolServer:
+        async def answer(request: ServerRequest) -> Any:
+            if request.method == "resources/list":
+                return {"resources": [{"uri": f"{name}://first", "name": "first"}]}
+            if not answers and "resourceSubscriptions" in request.params.get("notifications", {}):
+                asked.set()
+                await asyncio.Event().wait()
+            return request.params
+
+        server = ToolServer(name, broker=mosquitto.url, namespace=namespace)
+        server.answer_requests(answer, {"resources": {"subscribe": True}})
+        return server
+
+    face = Face(client)
+    async with library("slow", answers=False), library("fast", answers=True), face.live():
+        async with Client(face.server, mode="legacy") as peer:
+            waiting = asyncio.ensure_future(peer.session.subscribe_resource("slow://first"))
+            await soon(asked.wait(), 20)
+            await soon(peer.session.subscribe_resource("fast://first"), 20)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -41,7 +42,8 @@ class Subscribing:
         """The server of each resource, and how many subscriptions of clients it has."""
         self._watched: dict[str, set[asyncio.Queue[str]]] = {}
         """Where the changes of each task go, by its id."""
-        self._lock = asyncio.Lock()
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        """A lock for each resource that somebody is subscribing to: a server that is slow holds up no other."""
         self.changes: ServerChanges | None = None
         """The changes of the namespace, while the face is live."""
 
@@ -164,7 +166,7 @@ class Subscribing:
 
     async def _hold(self, uri: str) -> bool:
         """Let the server of a resource tell its changes, as long as somebody has subscribed to it."""
-        async with self._lock:
+        async with self._locks.setdefault(uri, asyncio.Lock()):
             server, count = self._held.get(uri, ("", 0))
             if not count:
                 server = await self._subscribed(uri)

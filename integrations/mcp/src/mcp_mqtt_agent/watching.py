@@ -70,6 +70,9 @@ class Watching:
         """The subscription to each of these resources at the present connection, which ends with whether it is made."""
         self._streams: dict[str, asyncio.Task[None]] = {}
         """The subscriptions at a server of 2026, each with a stream of its own, so that no change is missed."""
+        self._untold: dict[tuple[str, str | None], dict[str, Any]] = {}
+        """The changes that are not told yet. A change that happens again meanwhile is told once."""
+        self._telling: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks(lambda task, error: logger.warning("a change is not told: %r", error))
         self._returns = False
 
@@ -96,6 +99,7 @@ class Watching:
         self._session = None
         self._attempts.clear()
         self._streams.clear()
+        self._untold.clear()
         self._tasks.cancel()
         await self._tasks.wait()
 
@@ -107,10 +111,17 @@ class Watching:
 
     def tell(self, method: str, params: dict[str, Any]) -> None:
         """Tell a change of resources or prompts, in the background."""
-        self._tasks.start(self._told(method, params))
+        self._untold[method, params.get("uri")] = params
+        if self._telling is None or self._telling.done():
+            self._telling = self._tasks.start(self._tell_all())
 
-    async def _told(self, method: str, params: dict[str, Any]) -> None:
-        await self._on_change(method, params)
+    async def _tell_all(self) -> None:
+        while self._untold:
+            method, uri = next(iter(self._untold))
+            try:
+                await self._on_change(method, self._untold.pop((method, uri)))
+            except Exception as error:  # the next change may be told
+                logger.warning("a change is not told: %r", error)
 
     def on_message(self, message: types.ServerNotification) -> None:
         """Take a notification of a server of 2025. Those of a server of 2026 come with its streams."""
@@ -122,7 +133,7 @@ class Watching:
             self.tell(LISTS["resourcesListChanged"], {})
         elif isinstance(message, types.PromptListChangedNotification):
             self.tell(LISTS["promptsListChanged"], {})
-        elif isinstance(message, types.ResourceUpdatedNotification):
+        elif isinstance(message, types.ResourceUpdatedNotification) and str(message.params.uri) in self._uris:
             self.tell(RESOURCE_UPDATED, {"uri": str(message.params.uri)})
 
     # What clients ask for
