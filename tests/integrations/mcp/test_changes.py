@@ -237,3 +237,23 @@ async def test_a_server_that_does_not_answer_holds_up_no_subscription_to_another
             assert not waiting.done()
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_a_client_that_subscribes_again_and_again_leaves_nothing_behind(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    async def answer(request: ServerRequest) -> Any:
+        listed = {"resources": [{"uri": URI, "name": "first"}]}
+        return listed if request.method == "resources/list" else request.params
+
+    server = ToolServer("notes", broker=mosquitto.url, namespace=namespace)
+    server.answer_requests(answer, {"resources": {"subscribe": True}})
+    face = Face(client)
+    async with server, face.live(), Client(face.server, mode="legacy") as peer:
+        for _ in range(5):
+            await soon(peer.session.subscribe_resource(URI), 20)
+            await soon(peer.session.unsubscribe_resource(URI), 20)
+        [session] = face._news._sessions  # pyright: ignore[reportPrivateUsage]
+        stack = session._connection.exit_stack  # pyright: ignore[reportPrivateUsage]
+        assert len(stack._exit_callbacks) == 1  # type: ignore[attr-defined]  # pyright: ignore

@@ -40,6 +40,8 @@ class Subscribing:
         self._handler = ListenHandler(news.bus)
         self._held: dict[str, tuple[str, int]] = {}
         """The server of each resource, and how many subscriptions of clients it has."""
+        self._connections: set[int] = set()
+        """The ids of the connections whose end is noted."""
         self._watched: dict[str, set[asyncio.Queue[str]]] = {}
         """Where the changes of each task go, by its id."""
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -70,13 +72,21 @@ class Subscribing:
             self._release([uri])
             return types.EmptyResult()
         sessions[id(connection)] = ctx.session
-        connection.exit_stack.callback(self._leave, uri, id(connection))
+        if id(connection) not in self._connections:
+            self._connections.add(id(connection))
+            connection.exit_stack.callback(self._leave_all, id(connection))
         return types.EmptyResult()
 
     async def unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
         """Answer ``resources/unsubscribe``."""
         self._leave(str(params.uri), id(ctx.session._connection))  # pyright: ignore[reportPrivateUsage]
         return types.EmptyResult()
+
+    def _leave_all(self, connection: int) -> None:
+        """Forget a client that is gone."""
+        self._connections.discard(connection)
+        for uri in [uri for uri, sessions in self._news.subscribed.items() if connection in sessions]:
+            self._leave(uri, connection)
 
     def _leave(self, uri: str, connection: int) -> None:
         sessions = self._news.subscribed.get(uri, {})
