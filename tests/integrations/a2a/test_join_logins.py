@@ -187,7 +187,7 @@ def test_a_login_that_cannot_work_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=why):
             Login.load(tmp_path / "login.json")
     (tmp_path / "login.json").write_text("{")
-    with pytest.raises(ValueError, match=r"login.json is no JSON"):
+    with pytest.raises(ValueError, match=r"login.json is not JSON"):
         Login.load(tmp_path / "login.json")
     bad, missing = tmp_path / "login.json", tmp_path / "none"
     for login in (Login(ca=bad), Login(certificate=bad, key=bad), Login(certificate=bad, key=missing)):

@@ -84,8 +84,8 @@ class Login:
         path = Path(path).expanduser()
         try:
             value: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is no JSON: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
         known = set(cls.__dataclass_fields__)
         if not isinstance(value, dict) or not all(isinstance(each, str) for each in cast("Any", value).values()):
             raise ValueError(f"{path} must hold a JSON object of strings")
