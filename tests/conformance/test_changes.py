@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ async def test_a_client_asks_a_replica_again_that_has_restarted(
 
 
 async def test_a_client_believes_only_events_of_the_server_in_the_topic_and_of_what_it_wants(
-    strange_server: StrangeServer, make_client: MakeClient
+    strange_server: StrangeServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     got: list[Any] = []
     await strange_server.connection.subscribe(f"{strange_server.mcp}/servers/odd/request", got.append)
@@ -124,5 +125,49 @@ async def test_a_client_believes_only_events_of_the_server_in_the_topic_and_of_w
     await strange_server.tell(topic, {"method": RESOURCES})
     await strange_server.tell(topic, {"server": "odd", "method": UPDATED, "params": {"uri": "x:b"}})
     await strange_server.tell(topic, {"server": "odd", "method": "notifications/other"})
+    await strange_server.tell(topic, {"server": "odd", "method": "notifications/other", "params": {"uri": "x:a"}})
+    await strange_server.tell(topic, {"server": "odd", "method": UPDATED, "params": {"uri": ["x:a"]}})
     await strange_server.tell(topic, {"server": "odd", "method": UPDATED, "params": {"uri": "x:a"}})
     assert await soon(changes.__anext__()) == ServerChange("odd", UPDATED, {"uri": "x:a"})
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.rule("EVENTS-2")
+async def test_what_clients_ask_for_has_a_limit_and_a_client_that_proves_its_name_goes_first(
+    stranger: Stranger, make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_agent.tools.serving.listeners._MOST", 1)
+    monkeypatch.setattr("mqtt_agent.tools.serving.listeners._MOST_CHARACTERS", 5, raising=False)
+    server = make_server("books", replica="a")
+    library(server)
+    await soon(server.start())
+    await stranger.listen("clients/stranger/responses/+")
+    for request_id, uri, told in (("1", "x:a", ["x:a"]), ("2", "x:b", None), ("1", "x:c", ["x:c"])):
+        await stranger.tell(
+            "servers/books:a/request", listen(f"{request_id}{uri}", request_id, resourceSubscriptions=[uri])
+        )
+        answer = await stranger.answer(f"{request_id}{uri}")
+        assert answer["result"]["notifications"].get("resourceSubscriptions") == told
+    await stranger.tell("servers/books:a/request/stranger", listen("3", resourceSubscriptions=["x:d"]))
+    await until(lambda: stranger.read("clients/stranger/responses/books:a"))
+    [answer] = stranger.read("clients/stranger/responses/books:a")
+    assert answer["result"]["notifications"] == {"resourceSubscriptions": ["x:d"]}
+
+
+async def test_a_reader_that_begins_while_the_last_one_ends_is_told_of_changes(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server("books", replica="a")
+    asked = library(server)
+    await soon(server.start())
+    client = await make_client("agent-a")
+
+    def is_asked_for(uri: str) -> bool:
+        return any(uri in each.params["notifications"].get("resourceSubscriptions", ()) for each in asked)
+
+    for turns in range(12):
+        changes = client.watch_changes({"books": [f"x:{turns}"]})
+        await until(lambda turns=turns: is_asked_for(f"x:{turns}"))
+        changes.close()
+        for _ in range(turns):  # the end takes some turns of the event loop, and a message to the broker and back
+            await asyncio.sleep(0)

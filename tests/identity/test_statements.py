@@ -93,6 +93,20 @@ def test_whoever_trusts_the_issuer_believes_a_program_whose_key_it_has_never_see
     assert reader().check(sent(KEYS["weather"], stated("weather"))).proves("weather:2")
 
 
+@pytest.mark.rule("SIG-10")
+def test_a_statement_about_a_server_does_not_take_the_name_of_a_replica_whose_key_is_trusted() -> None:
+    trusted = TrustedKeys([ISSUER.public.as_issuer(), PrivateKey.new("weather:1").public])
+    assert reader(trusted).check(sent(KEYS["weather"], stated("weather"))).signer is None
+    assert reader(trusted).check(sent(KEYS["agent-a"], stated("agent-a"))).signer == "agent-a"
+
+
+def test_a_statement_that_would_be_too_long_to_be_read_is_not_made() -> None:
+    tools = ", ".join(f'"a-tool-with-a-long-name-{number}"' for number in range(300))
+    roster = Roster.parse(f'[programs.weather]\nkind = "server"\nserves = [{tools}]')
+    with pytest.raises(ValueError, match="and nobody reads more than 8,192: trust its key itself"):
+        make_statement(KEYS["weather"].public, ISSUER, roster, now=NOW, lifetime=60)
+
+
 WRONG: dict[str, tuple[Callable[[], InboundMessage], str]] = {
     "no statement": (lambda: sent(KEYS["agent-a"]), "no key of 'agent-a' is trusted"),
     "of another issuer": (lambda: sent(KEYS["agent-a"], stated("agent-a", issuer=STRANGER)), "issuer is trusted"),

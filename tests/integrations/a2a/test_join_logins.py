@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,6 +132,30 @@ async def test_another_host_gets_no_proof() -> None:
     assert (own["authorization"], own["x-api-key"]) == ("Bearer t", "k")
 
 
+async def test_an_api_key_in_the_query_stands_in_no_error_and_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    got: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append((await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[0])
+        writer.write(b"HTTP/1.1 403 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    card = a2a.AgentCard()
+    scheme = card.security_schemes["key"].api_key_security_scheme
+    scheme.location, scheme.name = "query", "key"
+    caplog.set_level(logging.INFO)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        auth = LoginAuth(Login(api_key="a-secret"), card, httpx.URL(url))
+        async with httpx.AsyncClient(auth=auth, trust_env=False) as http:
+            with pytest.raises(httpx.HTTPStatusError) as refused:  # the requester of a task is told of this error
+                (await http.get(f"{url}/x?y=1")).raise_for_status()
+    assert got == ["GET /x?y=1&key=a-secret HTTP/1.1"]
+    assert "/x?y=1" in caplog.text
+    assert "a-secret" not in str(refused.value) + caplog.text
+
+
 @pytest.mark.long
 @pytest.mark.skipif(Authority.missing() is not None, reason="openssl is not installed")
 async def test_an_own_certificate_is_shown(
@@ -161,3 +186,10 @@ def test_a_login_that_cannot_work_is_refused(tmp_path: Path) -> None:
         (tmp_path / "login.json").write_text(json.dumps(value))
         with pytest.raises(ValueError, match=why):
             Login.load(tmp_path / "login.json")
+    (tmp_path / "login.json").write_text("{")
+    with pytest.raises(ValueError, match=r"login.json is not JSON"):
+        Login.load(tmp_path / "login.json")
+    bad, missing = tmp_path / "login.json", tmp_path / "none"
+    for login in (Login(ca=bad), Login(certificate=bad, key=bad), Login(certificate=bad, key=missing)):
+        with pytest.raises(OSError, match=r"login.json|none"):
+            login.verify()

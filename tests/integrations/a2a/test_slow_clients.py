@@ -74,6 +74,21 @@ async def test_a_client_that_does_not_read_is_ended_and_told_how_to_go_on(
     await writer.wait_closed()
 
 
+@pytest.mark.long
+async def test_the_stream_of_a_task_that_is_not_followed_any_more_ends(
+    worker: Agent, make_gateway: MakeGateway
+) -> None:
+    served = await make_gateway()
+    task = await last_task(await served.client(), said("ask"))
+    followed = served.gateway._callers["alice"]._open[task.id]  # pyright: ignore[reportPrivateUsage]
+    await followed.stop()
+
+    async def all_of_it() -> list[Any]:
+        return [each async for each in followed.listen()]
+
+    assert [each.id for each in await soon(all_of_it(), 5)] == [task.id]
+
+
 class Address:
     """A push address. Its answers wait for a gate."""
 

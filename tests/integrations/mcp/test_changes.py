@@ -10,6 +10,7 @@ import pytest
 from brokers import Broker
 from mcp import Client, MCPError
 from mcp_mqtt_agent import Face
+from mcp_mqtt_agent.watching import Watching
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools import ServerChange, ServerRequest
@@ -162,3 +163,97 @@ async def test_a_client_that_may_not_read_a_server_is_told_nothing(
     for stranger in strangers:
         async with ToolClient(**stranger, broker=mosquitto.url, namespace=namespace) as refused:
             assert not await soon(refused.watch_changes().subscribe("notes", URI), 20)
+
+
+@pytest.mark.long
+async def test_a_bridge_watches_only_so_many_resources_also_when_they_are_asked_for_at_once(
+    make_bridge: MakeBridge, client: ToolClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_mqtt_agent.watching._MOST_URIS", 2)
+    await make_bridge("notes", changing("2025"))
+    await shows(client, "notes.die", "notes.touch")
+    changes = client.watch_changes({"notes": ["a:1", "a:2", "a:3"]})
+    await soon(changes.subscribe("notes", "a:4"), 20)  # asks for all of them
+    assert (await soon(client.call("notes.touch"))).count("a:") == 2
+
+
+@pytest.mark.long
+async def test_a_resource_that_a_server_has_refused_is_asked_for_again(
+    make_bridge: MakeBridge, client: ToolClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_mqtt_agent.watching._KEPT", 1.0)
+    await make_bridge("notes", [*changing("2026"), "2"])  # one stream for the lists, and one for a resource
+    await shows(client, "notes.die", "notes.touch")
+    changes = client.watch_changes()
+    assert await soon(changes.subscribe("notes", "a:1"), 20)
+    assert not await soon(changes.subscribe("notes", "a:2"), 20)
+    changes.unsubscribe("notes", "a:1")
+    await becomes(lambda: changes.subscribe("notes", "a:2"), 20)
+
+
+async def test_a_change_that_happens_often_while_it_waits_is_told_once() -> None:
+    told, gate = list[str](), asyncio.Event()
+
+    async def on_change(method: str, params: dict[str, Any]) -> None:
+        told.append(method)
+        await gate.wait()
+
+    watching = Watching("notes", lambda: None, on_change)
+    for _ in range(100):
+        watching.tell(RESOURCES, {})
+        watching.tell(PROMPTS, {})
+        await asyncio.sleep(0)
+    gate.set()
+    await until(lambda: len(told) >= 3)
+    await watching.end()
+    assert told == [RESOURCES, PROMPTS, RESOURCES]
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_a_server_that_does_not_answer_holds_up_no_subscription_to_another_server(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    asked = asyncio.Event()
+
+    def library(name: str, *, answers: bool) -> ToolServer:
+        async def answer(request: ServerRequest) -> Any:
+            if request.method == "resources/list":
+                return {"resources": [{"uri": f"{name}://first", "name": "first"}]}
+            if not answers and "resourceSubscriptions" in request.params.get("notifications", {}):
+                asked.set()
+                await asyncio.Event().wait()
+            return request.params
+
+        server = ToolServer(name, broker=mosquitto.url, namespace=namespace)
+        server.answer_requests(answer, {"resources": {"subscribe": True}})
+        return server
+
+    face = Face(client)
+    async with library("slow", answers=False), library("fast", answers=True), face.live():
+        async with Client(face.server, mode="legacy") as peer:
+            waiting = asyncio.ensure_future(peer.session.subscribe_resource("slow://first"))
+            await soon(asked.wait(), 20)
+            await soon(peer.session.subscribe_resource("fast://first"), 20)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_a_client_that_subscribes_again_and_again_leaves_nothing_behind(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    async def answer(request: ServerRequest) -> Any:
+        listed = {"resources": [{"uri": URI, "name": "first"}]}
+        return listed if request.method == "resources/list" else request.params
+
+    server = ToolServer("notes", broker=mosquitto.url, namespace=namespace)
+    server.answer_requests(answer, {"resources": {"subscribe": True}})
+    face = Face(client)
+    async with server, face.live(), Client(face.server, mode="legacy") as peer:
+        for _ in range(5):
+            await soon(peer.session.subscribe_resource(URI), 20)
+            await soon(peer.session.unsubscribe_resource(URI), 20)
+        [session] = face._news._sessions  # pyright: ignore[reportPrivateUsage]
+        stack = session._connection.exit_stack  # pyright: ignore[reportPrivateUsage]
+        assert len(stack._exit_callbacks) == 1  # type: ignore[attr-defined]  # pyright: ignore

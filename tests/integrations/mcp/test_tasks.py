@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from brokers import Broker
 from mcp import Client, MCPError
 from mcp.client.session import ClientSession
 from mcp_mqtt_agent import Face
 from mcp_mqtt_agent.task_extension import TASKS
 from mcp_types import METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY, ElicitResult
-from mqtt_agent import ToolClient
+from mqtt_agent import ToolClient, ToolContext, ToolServer
 from mqtt_agent.errors import CallCanceled, ToolFailed
-from mqtt_agent.tools import CallQuestion, Elicited
+from mqtt_agent.tools import CallQuestion, Elicited, ServerRequest
 from support import becomes, soon, until
 
 from .conftest import SERVERS, MakeBridge, shows_some
@@ -47,8 +48,15 @@ async def test_a_caller_over_mqtt_gets_the_result_of_a_tool_that_works_only_as_a
     assert (await soon(client.call("where"), 20)).startswith("task-")
     with pytest.raises(ToolFailed, match="it failed"):
         await soon(client.call("failing_job"), 20)
-    answers = json.loads(await soon(client.call("multi_input", on_question=yes), 20))
+    asked: list[CallQuestion] = []
+
+    async def note(question: CallQuestion) -> Elicited:
+        asked.append(question)
+        return await yes(question)
+
+    answers = json.loads(await soon(client.call("multi_input", on_question=note), 20))
     assert answers == {"user_name": YES, "second": YES}
+    assert len(asked) == 2  # also when the server shows its questions once more before it has taken the answers
 
 
 @pytest.mark.long
@@ -176,3 +184,47 @@ async def test_a_client_of_2026_is_told_of_the_changes_of_its_tasks_on_its_strea
         assert told[-1]["result"]["content"] == [{"type": "text", "text": "computed"}]
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_task_that_ends_while_a_client_of_2025_has_its_question_has_its_result_at_once(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    asked = asyncio.Event()
+
+    async def on_elicit(context: Any, params: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async def confirm(context: ToolContext) -> str:
+        return str(await context.ask("Sure?"))
+
+    server = ToolServer("jobs", broker=mosquitto.url, namespace=namespace)
+    server.add_tool("confirm", confirm, task_support="optional")
+    async with server:
+        await shows_some(client, "confirm")
+        async with connected(client, "legacy", elicitation_callback=on_elicit) as session:
+            made = (await ask(session, "tools/call", name="confirm", arguments={}, task={}))["task"]
+            waiting = asyncio.ensure_future(ask(session, "tasks/result", taskId=made["taskId"]))
+            await soon(asked.wait(), 20)
+            await ask(session, "tasks/cancel", taskId=made["taskId"])
+            assert (await soon(waiting, 20))["isError"] is True
+
+
+async def test_a_stream_that_is_refused_leaves_no_resource_watched(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    async def answer(request: ServerRequest) -> Any:
+        listed = {"resources": [{"uri": "note://first", "name": "first"}]}
+        return listed if request.method == "resources/list" else request.params
+
+    server = ToolServer("notes", broker=mosquitto.url, namespace=namespace)
+    server.answer_requests(answer, {"resources": {"subscribe": True}})
+    face = Face(client)
+    async with server, face.live(), Client(face.server) as peer:
+        data: dict[str, Any] = {"method": "subscriptions/listen", "params": {}}
+        data["params"]["notifications"] = {"resourceSubscriptions": ["note://first"], "taskIds": ["task"]}
+        peer.session._stamp(data, {})  # pyright: ignore[reportPrivateUsage]
+        sending = peer.session._dispatcher.send_raw_request(data["method"], data["params"], {})  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(MCPError, match="has not declared"):
+            await soon(sending, 20)
+        assert face._subscribing._held == {}  # pyright: ignore[reportPrivateUsage]

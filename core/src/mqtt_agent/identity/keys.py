@@ -220,6 +220,8 @@ class TrustedKeys:
         self._keys: dict[str, list[PublicKey]] = {}
         self._issuers: list[PublicKey] = []
         self._pinned: set[str] = set()
+        self._with_replicas: set[str] = set()
+        """The servers of which a replica has a key of its own."""
         for key in keys:
             self.add(key)
 
@@ -248,12 +250,14 @@ class TrustedKeys:
     def _room_of(self, key: PublicKey) -> list[PublicKey]:
         if key.issuer:
             return self._issuers
-        self._pinned.update((key.name, *key.names))
+        names = {key.name, *key.names}
+        self._pinned |= names
+        self._with_replicas |= {each.partition(":")[0] for each in names if ":" in each}
         return self._keys.setdefault(key.name, [])
 
     def pins(self, name: str) -> bool:
-        """Whether a key of this name, or of the server of which it is a replica, is trusted itself."""
-        return not self._pinned.isdisjoint((name, name.partition(":")[0]))
+        """Whether a key of this name, of the server of which it is a replica, or of one of its replicas is trusted."""
+        return name in self._with_replicas or not self._pinned.isdisjoint((name, name.partition(":")[0]))
 
     def of(self, name: str) -> tuple[PublicKey, ...]:
         """The keys of a name, without those of issuers; an empty tuple when no key of this name is trusted."""

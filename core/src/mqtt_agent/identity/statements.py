@@ -104,8 +104,6 @@ class Statements:
         return statement
 
     def _verified(self, text: str, signer: str) -> Statement:
-        if len(text) > _LONGEST:
-            raise ValueError(f"it has more than {_LONGEST} characters")
         header, _ = _parts(text)
         kid = header.get("kid")
         issuer = self._issuers.get(kid) if isinstance(kid, str) else None
@@ -137,7 +135,7 @@ def make_statement(key: PublicKey, issuer: PrivateKey, roster: Roster, *, now: f
         lifetime: Seconds for which the statement holds.
 
     Raises:
-        ValueError: The roster has no program of this name.
+        ValueError: The roster has no program of this name, or the program has too many tools.
     """
     program = next((each for each in roster.programs if each.name == key.name), None)
     if program is None:
@@ -158,11 +156,17 @@ def make_statement(key: PublicKey, issuer: PrivateKey, roster: Roster, *, now: f
     header = {"alg": _ALGORITHM, "typ": "JWT", "kid": issuer.public.kid}
     body = {name: value for name, value in claims.items() if value is not None}
     signed = ".".join(encode_base64(json.dumps(part, separators=(",", ":")).encode()) for part in (header, body))
-    return f"{signed}.{encode_base64(issuer.sign(signed.encode()))}"
+    statement = f"{signed}.{encode_base64(issuer.sign(signed.encode()))}"
+    if len(statement) > _LONGEST:
+        what = f"a statement about {key.name!r} and its {len(program.serves)} tools has {len(statement):,} characters"
+        raise ValueError(f"{what}, and nobody reads more than {_LONGEST:,}: trust its key itself (keys trust)")
+    return statement
 
 
 def _parts(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The header and the claims of a JSON Web Token."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"it has more than {_LONGEST} characters")
     parts = text.split(".")
     if len(parts) != 3:
         raise ValueError("it is no JSON Web Token")

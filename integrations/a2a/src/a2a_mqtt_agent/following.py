@@ -82,7 +82,7 @@ class Followed:
         self._listeners.add(waiting)  # in the same step as the view: no update comes between
         try:
             yield self.task
-            if self.over:
+            if self.over or self._stopped:
                 return
             while (update := await waiting.get()) is not None:
                 yield update

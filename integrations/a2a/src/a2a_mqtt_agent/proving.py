@@ -101,11 +101,22 @@ class Login:
         Raises:
             OSError: A file cannot be read, or is no certificate.
         """
-        if self.certificate is None and self.ca is None:
+        files = [each for each in (self.ca, self.certificate, self.key) if each is not None]
+        if not files:
             return True
-        context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
-        if self.certificate is not None and self.key is not None:
-            context.load_cert_chain(self.certificate, self.key)
+        for file in files:
+            Path(file).read_bytes()  # the errors of the TLS library do not name the file
+        try:
+            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+        except ssl.SSLError as error:
+            raise OSError(f"{self.ca} has no certificates (PEM): {error.reason or error}") from error
+        if self.certificate is not None:
+            try:
+                # Without a password, OpenSSL would ask in the terminal for that of the key.
+                context.load_cert_chain(self.certificate, self.key, "")
+            except ssl.SSLError as error:
+                what = f"{self.certificate} and {self.key} are no certificate with its private key without a password"
+                raise OSError(f"{what} (PEM): {error.reason or error}") from error
         return context
 
 
@@ -146,7 +157,8 @@ class LoginAuth(httpx.Auth):
             return
         request.headers.update(self._headers)
         if self._query is not None:
-            request.url = request.url.copy_merge_params(dict([self._query]))
+            # The address of the request stands in errors, which the requester of a task is told, and in logs.
+            request.extensions["target"] = request.url.copy_merge_params(dict([self._query])).raw_path
         if self._login.token_url is None:
             yield request
             return

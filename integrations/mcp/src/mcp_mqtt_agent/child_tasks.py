@@ -82,6 +82,7 @@ async def _wait(session: Session, task_id: str) -> dict[str, Any]:
 async def _poll(session: Session, task: dict[str, Any], context: ToolContext) -> dict[str, Any]:
     """The result of a task of the protocol of 2026."""
     task_id, said, told = task["taskId"], task.get("statusMessage"), 0
+    answered = set[str]()
     while True:
         status = task.get("status")
         if status == "completed":
@@ -94,9 +95,12 @@ async def _poll(session: Session, task: dict[str, Any], context: ToolContext) ->
         if status == "cancelled":
             raise ToolError("the MCP server has canceled the task", code="TASK_CANCELED")
         asked = cast("dict[str, Any]", task.get("inputRequests") or {}) if status == "input_required" else {}
-        if asked:
-            answers = await answers_of(context, asked)
+        answered &= asked.keys()
+        new = {key: each for key, each in asked.items() if key not in answered}
+        if new:
+            answers = await answers_of(context, new)
             await session.request("tasks/update", {"taskId": task_id, "inputResponses": answers})
+            answered |= new.keys()  # the server may show them again until it has taken the answers
         else:
             await asyncio.sleep(_pause_of(task))
         task = await session.request("tasks/get", {"taskId": task_id}, answers=context.answers)

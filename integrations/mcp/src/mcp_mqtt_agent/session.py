@@ -42,6 +42,10 @@ class _Dispatcher(JSONRPCDispatcher[TransportContext]):
         finally:
             self.ended.set()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
 
 class Session(ClientSession):
     """A client session that offers the server nothing that the bridge cannot do: only questions in the form of a form.
@@ -73,6 +77,11 @@ class Session(ClientSession):
         self.ended: asyncio.Event = self._own.ended
         self.callers: Callers = Callers()
         self._logs_from = len(LOG_LEVELS)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is about to end, or has ended. All requests fail then."""
+        return self._own.closed
 
     @property
     def modern(self) -> bool:

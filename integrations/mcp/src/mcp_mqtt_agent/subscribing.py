@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -39,9 +40,12 @@ class Subscribing:
         self._handler = ListenHandler(news.bus)
         self._held: dict[str, tuple[str, int]] = {}
         """The server of each resource, and how many subscriptions of clients it has."""
+        self._connections: set[int] = set()
+        """The ids of the connections whose end is noted."""
         self._watched: dict[str, set[asyncio.Queue[str]]] = {}
         """Where the changes of each task go, by its id."""
-        self._lock = asyncio.Lock()
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        """A lock for each resource that somebody is subscribing to: a server that is slow holds up no other."""
         self.changes: ServerChanges | None = None
         """The changes of the namespace, while the face is live."""
 
@@ -68,13 +72,21 @@ class Subscribing:
             self._release([uri])
             return types.EmptyResult()
         sessions[id(connection)] = ctx.session
-        connection.exit_stack.callback(self._leave, uri, id(connection))
+        if id(connection) not in self._connections:
+            self._connections.add(id(connection))
+            connection.exit_stack.callback(self._leave_all, id(connection))
         return types.EmptyResult()
 
     async def unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
         """Answer ``resources/unsubscribe``."""
         self._leave(str(params.uri), id(ctx.session._connection))  # pyright: ignore[reportPrivateUsage]
         return types.EmptyResult()
+
+    def _leave_all(self, connection: int) -> None:
+        """Forget a client that is gone."""
+        self._connections.discard(connection)
+        for uri in [uri for uri, sessions in self._news.subscribed.items() if connection in sessions]:
+            self._leave(uri, connection)
 
     def _leave(self, uri: str, connection: int) -> None:
         sessions = self._news.subscribed.get(uri, {})
@@ -89,12 +101,13 @@ class Subscribing:
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
         """Answer ``subscriptions/listen``: the answer is a stream."""
-        wanted = params.notifications.resource_subscriptions or ()
-        held = [uri for uri in dict.fromkeys(wanted) if await self._hold(uri)]
-        tasks = self._tasks_of(ctx)
-        asked = params.notifications.model_copy(update={"resource_subscriptions": held or None})
+        tasks, held = self._tasks_of(ctx), list[str]()
         telling: asyncio.Task[None] | None = None
         try:
+            for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
+                if await self._hold(uri):
+                    held.append(uri)
+            asked = params.notifications.model_copy(update={"resource_subscriptions": held or None})
             if tasks:
                 acknowledged = asyncio.Event()
                 ctx = self._with_tasks(ctx, tasks, acknowledged)
@@ -163,7 +176,7 @@ class Subscribing:
 
     async def _hold(self, uri: str) -> bool:
         """Let the server of a resource tell its changes, as long as somebody has subscribed to it."""
-        async with self._lock:
+        async with self._locks.setdefault(uri, asyncio.Lock()):
             server, count = self._held.get(uri, ("", 0))
             if not count:
                 server = await self._subscribed(uri)

@@ -150,13 +150,16 @@ class TaskExtension:
             raise MCPError(types.METHOD_NOT_FOUND, "Method not found", ctx.method)
         task, call = await self._found(ctx, params.task_id)
         while not task.done:
-            asked = asyncio.ensure_future(call.asked())
+            asking = asyncio.ensure_future(_ask(ctx, call))
             try:
-                await asyncio.wait([task.outcome, asked], return_when=asyncio.FIRST_COMPLETED)
+                # The task may end while the client has a question, for example because it was canceled.
+                await asyncio.wait([task.outcome, asking], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                asked.cancel()
-            if not task.done:
-                await call.ask_now(ctx)
+                asking.cancel()
+                await asyncio.wait([asking])
+            error = None if asking.cancelled() else asking.exception()
+            if error is not None and not task.done:
+                raise error
         result = task.outcome.result()
         return result | {"_meta": {**(result.get("_meta") or {}), RELATED: {"taskId": params.task_id}}}
 
@@ -203,6 +206,11 @@ class TaskExtension:
             return {"task": _old_view(*made)}
         base = {key: each for key, each in _view(*made).items() if key not in ("result", "error", "inputRequests")}
         return base | {"resultType": "task"}
+
+
+async def _ask(ctx: Context, call: OpenCall) -> None:
+    await call.asked()
+    await call.ask_now(ctx)
 
 
 def _check_header(ctx: Context, task_id: str) -> None:

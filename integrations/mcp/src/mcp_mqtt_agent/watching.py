@@ -66,8 +66,13 @@ class Watching:
         self._session: Session | None = None
         self._uris: dict[str, asyncio.TimerHandle] = {}
         """The resources that clients have asked for, each with the time when it is forgotten."""
-        self._streams: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        self._attempts: dict[str, asyncio.Task[bool]] = {}
+        """The subscription to each of these resources at the present connection, which ends with whether it is made."""
+        self._streams: dict[str, asyncio.Task[None]] = {}
         """The subscriptions at a server of 2026, each with a stream of its own, so that no change is missed."""
+        self._untold: dict[tuple[str, str | None], dict[str, Any]] = {}
+        """The changes that are not told yet. A change that happens again meanwhile is told once."""
+        self._telling: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks(lambda task, error: logger.warning("a change is not told: %r", error))
         self._returns = False
 
@@ -79,7 +84,7 @@ class Watching:
         if session.modern:
             self._tasks.start(self._listen(session))
         for uri in self._uris:
-            self._tasks.start(self._subscribe(session, uri))
+            self._attempt(session, uri)
         if self._returns:  # everything may have changed meanwhile
             offers = changes_of(session.server_capabilities)
             for kind in ("resources", "prompts"):
@@ -92,7 +97,9 @@ class Watching:
     async def end(self) -> None:
         """Watch no more, because the connection has ended."""
         self._session = None
+        self._attempts.clear()
         self._streams.clear()
+        self._untold.clear()
         self._tasks.cancel()
         await self._tasks.wait()
 
@@ -104,10 +111,17 @@ class Watching:
 
     def tell(self, method: str, params: dict[str, Any]) -> None:
         """Tell a change of resources or prompts, in the background."""
-        self._tasks.start(self._told(method, params))
+        self._untold[method, params.get("uri")] = params
+        if self._telling is None or self._telling.done():
+            self._telling = self._tasks.start(self._tell_all())
 
-    async def _told(self, method: str, params: dict[str, Any]) -> None:
-        await self._on_change(method, params)
+    async def _tell_all(self) -> None:
+        while self._untold:
+            method, uri = next(iter(self._untold))
+            try:
+                await self._on_change(method, self._untold.pop((method, uri)))
+            except Exception as error:  # the next change may be told
+                logger.warning("a change is not told: %r", error)
 
     def on_message(self, message: types.ServerNotification) -> None:
         """Take a notification of a server of 2025. Those of a server of 2026 come with its streams."""
@@ -119,7 +133,7 @@ class Watching:
             self.tell(LISTS["resourcesListChanged"], {})
         elif isinstance(message, types.PromptListChangedNotification):
             self.tell(LISTS["promptsListChanged"], {})
-        elif isinstance(message, types.ResourceUpdatedNotification):
+        elif isinstance(message, types.ResourceUpdatedNotification) and str(message.params.uri) in self._uris:
             self.tell(RESOURCE_UPDATED, {"uri": str(message.params.uri)})
 
     # What clients ask for
@@ -151,34 +165,55 @@ class Watching:
         known = self._uris.pop(uri, None)
         if known is not None:
             known.cancel()
-        elif len(self._uris) >= _MOST_URIS or not await self._subscribe(session, uri):
+        elif len(self._uris) >= _MOST_URIS:
             return False
-        self._uris[uri] = asyncio.get_running_loop().call_later(_KEPT, self._forget, uri)
-        return True
+        self._uris[uri] = asyncio.get_running_loop().call_later(_KEPT, self._leave, uri)
+        attempt = self._attempts.get(uri) or self._attempt(session, uri)
+        await asyncio.wait([attempt])
+        return not attempt.cancelled() and attempt.result()
 
-    def _forget(self, uri: str) -> None:
-        """Stop watching a resource for which no client has asked for a while."""
-        self._uris.pop(uri, None)
-        stream, _ = self._streams.pop(uri, (None, None))
-        if stream is not None:
-            stream.cancel()
-        elif self._session is not None and not self._session.modern:
-            self._tasks.start(self._request(self._session, "resources/unsubscribe", uri))
+    def _attempt(self, session: Session, uri: str) -> asyncio.Task[bool]:
+        attempt = self._attempts[uri] = self._tasks.start(self._subscribe(session, uri))
+        return attempt
 
     async def _subscribe(self, session: Session, uri: str) -> bool:
-        """Let the server tell the changes of a resource. Returns whether it does."""
-        if not session.modern:
-            return await self._request(session, "resources/subscribe", uri)
-        if uri not in self._streams:
-            accepted = asyncio.Event()
-            self._streams[uri] = self._tasks.start(self._stream(session, uri, accepted)), accepted
-        stream, accepted = self._streams[uri]
+        """Let the server tell the changes of a resource. Returns whether it does; else a later request asks again."""
+        if session.modern:
+            told = await self._is_accepted(session, uri)
+        else:
+            told = await self._request(session, "resources/subscribe", uri)
+        if not told and not session.closed and self._attempts.get(uri) is asyncio.current_task():
+            self._forget(uri)
+        return told
+
+    async def _is_accepted(self, session: Session, uri: str) -> bool:
+        accepted = asyncio.Event()
+        stream = self._streams[uri] = self._tasks.start(self._stream(session, uri, accepted))
+        stream.add_done_callback(lambda _: self._on_stream_over(session, uri, stream))
         waiting = asyncio.ensure_future(accepted.wait())
         try:
             await asyncio.wait([stream, waiting], timeout=_ANSWERED_WITHIN, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
         return accepted.is_set()
+
+    def _on_stream_over(self, session: Session, uri: str, stream: asyncio.Task[None]) -> None:
+        if self._streams.get(uri) is stream and not session.closed:
+            self._forget(uri)
+
+    def _leave(self, uri: str) -> None:
+        """Stop watching a resource for which no client has asked for a while."""
+        self._forget(uri)
+        if self._session is not None and not self._session.modern:
+            self._tasks.start(self._request(self._session, "resources/unsubscribe", uri))
+
+    def _forget(self, uri: str) -> None:
+        self._attempts.pop(uri, None)
+        timer, stream = self._uris.pop(uri, None), self._streams.pop(uri, None)
+        if timer is not None:
+            timer.cancel()
+        if stream is not None:
+            stream.cancel()
 
     async def _request(self, session: Session, method: str, uri: str) -> bool:
         try:

@@ -1,6 +1,7 @@
-"""An MCP server whose lists and resources change: python changing_server.py 2025|2026.
+"""An MCP server whose lists and resources change: python changing_server.py 2025|2026 [STREAMS].
 
-The tool ``touch`` tells that everything has changed. The tool ``die`` ends the process.
+The tool ``touch`` tells that everything has changed. The tool ``die`` ends the process. A server of 2026 has at most
+STREAMS subscriptions at once.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ async def main() -> None:
         on_list_prompts=list_prompts,
         on_subscribe_resource=subscribe,
         on_unsubscribe_resource=unsubscribe,
-        on_subscriptions_listen=ListenHandler(bus),
+        on_subscriptions_listen=ListenHandler(bus, max_subscriptions=STREAMS),
     )
     options = server.create_initialization_options(NotificationOptions(True, True, True))
     async with stdio_server() as (reading, writing):
@@ -89,6 +90,7 @@ async def main() -> None:
             await serve_loop(server, reading, writing, lifespan_state={}, init_options=options)
 
 
-MODERN = sys.argv[1:] == ["2026"]
+MODERN = sys.argv[1] == "2026"
+STREAMS = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
 if __name__ == "__main__":
     anyio.run(main)

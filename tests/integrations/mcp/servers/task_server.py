@@ -190,7 +190,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
     if method == "tasks/cancel":
         task.cancel()
     elif method == "tasks/update" and MODERN:
-        task.answer(params["inputResponses"])
+        threading.Timer(0.3, task.answer, [params["inputResponses"]]).start()  # until then, the task asks again
     elif method == "tasks/result" and not MODERN:
         return wait_for(task)
     return task.view if method == "tasks/get" or not MODERN else {}

@@ -20,7 +20,7 @@ from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ServerCard, ServerEvent, decode
-from mqtt_agent.wire.events import LISTEN, LISTS, URIS, listened
+from mqtt_agent.wire.events import LISTEN, LISTS, RESOURCE_UPDATED, URIS, listened
 
 __all__ = ["Listening", "ServerChange", "ServerChanges"]
 
@@ -66,11 +66,15 @@ class ServerChanges(Feed[ServerChange]):
         Returns:
             Whether a replica of the server tells the changes of this resource.
         """
+        known = uri in self.uris.get(server, ())
         self.uris.setdefault(server, set()).add(uri)
-        if await self._listening.asks_for(server, uri):
-            return True
-        self.unsubscribe(server, uri)
-        return False
+        told = False
+        try:
+            told = await self._listening.asks_for(server, uri)
+        finally:
+            if not told and not known:
+                self.unsubscribe(server, uri)
+        return told
 
     def unsubscribe(self, server: str, uri: str) -> None:
         """Be told of the changes of a resource no more."""
@@ -152,14 +156,22 @@ class Listening:
         return any(uri in each.get(URIS, ()) for each in told)
 
     async def _keep(self) -> None:
-        topic, news = self._scope.topics.all_server_events(self._scope.agent_id), self._catalog.watch()
         try:
-            with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
-                await self._scope.connection.subscribe(topic, self._on_event)
+            while self._feeds:  # somebody may begin to read while the subscription of the last reader ends
+                await self._listen()
         except TopicNotAuthorized as error:
             self._refused = True
             logger.warning("%s hears of no changes of resources and prompts: %s", self._scope.agent_id, error)
-            return
+
+    async def _listen(self) -> None:
+        """Listen until nobody reads.
+
+        Raises:
+            TopicNotAuthorized: The broker does not let the client hear of changes.
+        """
+        topic, news = self._scope.topics.all_server_events(self._scope.agent_id), self._catalog.watch()
+        with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
+            await self._scope.connection.subscribe(topic, self._on_event)
         self._refused = False
         try:
             await self._catalog.complete()
@@ -253,7 +265,9 @@ class Listening:
             self._put(ServerChange(card.shared_name, event.method, event.params or {}))
 
     def _put(self, change: ServerChange) -> None:
-        uri = change.params.get("uri")
+        everybody, uri = change.method in LISTS.values(), change.params.get("uri")
+        if not everybody and (change.method != RESOURCE_UPDATED or not isinstance(uri, str)):
+            return
         for feed in list(self._feeds):
-            if change.method in LISTS.values() or uri in feed.uris.get(change.server, ()):
+            if everybody or uri in feed.uris.get(change.server, ()):
                 feed.put(change)
