@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ async def works(session: ClientSession, chain: Chain) -> None:
     assert done["content"][0]["text"] == str(server.pid)
 
 
-async def begin(session: ClientSession, chain: Chain, moment: str) -> list[asyncio.Future[Any]]:
+async def begin(session: ClientSession, chain: Chain, moment: str) -> Sequence[asyncio.Future[Any]]:
     """Let the client wait for something that the server has begun."""
     if moment == "call":
-        waiting: list[Awaitable[Any]] = [call(session, "work"), call(session, "look")]
+        waiting: Sequence[Awaitable[Any]] = [call(session, "work"), call(session, "look")]
         begun = ["work", "look"]
     elif moment == "listing":
         chain.hold.touch()
@@ -166,7 +166,7 @@ async def test_after_a_sigkill_no_client_hangs_everything_works_again_and_no_pro
             bridge = await asyncio.to_thread(chain.bridge)
         elif victim == "broker":
             await asyncio.to_thread(chain.broker.start)
-        outcomes = await soon(asyncio.gather(*waiting, return_exceptions=True), ENDS_WITHIN)
+        outcomes: list[Any] = await soon(asyncio.gather(*waiting, return_exceptions=True), ENDS_WITHIN)
         assert all(map(is_told, outcomes)), outcomes
         if (victim, moment) == ("child", "listing"):  # a bridge asks the next server for what only reads
             assert [each.uri for each in outcomes[0].resources] == ["note://first"]
