@@ -125,6 +125,10 @@ class Running:
         kill(self._process)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         return self._all.decode()
 

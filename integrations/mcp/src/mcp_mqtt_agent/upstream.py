@@ -274,6 +274,9 @@ class Upstream:
     def _is_lost(self, session: Session, error: MCPError) -> bool:
         """Whether an error says that the session is over. A session that was only forgotten is given up."""
         if session.ended.is_set() or error.code == types.CONNECTION_CLOSED:
+            # Over HTTP, one request alone can lose its connection. Over pipes, the next try waits for the next session.
+            if session is self._session and not self._stateless:
+                self._up.clear()
             return True
         forgotten = self._stateless and not session.modern and "session" in error.message.lower()
         if forgotten:
