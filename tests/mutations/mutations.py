@@ -329,7 +329,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a marker counts as returned before it has returned",
         "endpoints/markers.py",
-        "await asyncio.wait_for(returned.wait(), timeout)",
+        "await within(returned.wait(), timeout)",
         "pass",
         ("endpoints/test_markers.py::test_a_marker_that_does_not_return_in_time_proves_nothing[mosquitto]",),
     ),
