@@ -57,7 +57,7 @@ async def both_are_killed(start: Start, folder: Path, durability: str) -> None:
         process.wait(10)
 
 
-@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("durability", [pytest.param("sync", marks=pytest.mark.long), "async"])
 async def test_a_killed_graph_resumes_to_the_one_result_of_a_killed_executor(
     start: Start, tmp_path: Path, durability: str
 ) -> None:
@@ -83,7 +83,7 @@ async def test_a_result_that_came_while_the_graph_was_dead_is_in_its_state(start
     assert len([line for line in lines(tmp_path) if line[0] == "done"]) == 1
 
 
-@pytest.mark.parametrize("durability", ["exit", "none"])
+@pytest.mark.parametrize("durability", [pytest.param("exit", marks=pytest.mark.long), "none"])
 async def test_a_killed_graph_that_wrote_no_checkpoint_cannot_be_resumed_and_begins_anew(
     start: Start, tmp_path: Path, durability: str
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import Broker, Embedded
 from langchain.agents import create_agent
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import ToolException
@@ -24,6 +24,8 @@ from .test_remote_graph import GO, THREAD, graph_of
 from .test_remote_processes import Start, lines, output_of, start
 
 __all__ = ["start"]
+
+LONG_ON = [Embedded]
 
 
 async def two_replicas(start: Start, folder: Path) -> None:
