@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -12,13 +11,14 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
-from mqtt_agent.adapting.bearers import is_loopback
 from typing_extensions import override
+
+from a2a_mqtt_agent.settings_file import is_https, read_strings
 
 __all__ = ["Login", "LoginAuth"]
 
@@ -69,8 +69,7 @@ class Login:
             raise ValueError("certificate and key belong together")
         if self.basic is not None and not all(self.basic.partition(":")):
             raise ValueError("basic must have the form name:password")
-        parts = urlsplit(self.token_url or "https://")
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        if self.token_url is not None and not is_https(self.token_url):
             raise ValueError("token_url must be an https address")
 
     @classmethod
@@ -82,16 +81,7 @@ class Login:
             OSError: The file cannot be read.
         """
         path = Path(path).expanduser()
-        try:
-            value: Any = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
-        known = set(cls.__dataclass_fields__)
-        if not isinstance(value, dict) or not all(isinstance(each, str) for each in cast("Any", value).values()):
-            raise ValueError(f"{path} must hold a JSON object of strings")
-        given = cast("dict[str, str]", value)
-        if given.keys() - known:
-            raise ValueError(f"{path} has {', '.join(sorted(given.keys() - known))}; known: {', '.join(sorted(known))}")
+        given = read_strings(path, cls.__dataclass_fields__)
         files = {name: str(path.parent / given[name]) for name in ("certificate", "key", "ca") if name in given}
         return cls(**{**given, **files})  # pyright: ignore[reportArgumentType]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 import httpx
-from mqtt_agent.adapting.bearers import is_loopback
 
+from a2a_mqtt_agent.settings_file import is_https, read_strings
 from a2a_mqtt_agent.signing import keys_of
 
 if TYPE_CHECKING:
@@ -65,8 +63,7 @@ class TokenIssuer:
     device_url: str | None = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url or "https://")
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        if self.url is not None and not is_https(self.url):
             raise ValueError(f"the keys of {self.issuer} must come from an https address, not from {self.jwks}")
 
     @property
@@ -83,16 +80,7 @@ class TokenIssuer:
             OSError: The file cannot be read.
         """
         path = Path(path).expanduser()
-        try:
-            value: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is no JSON: {error}") from error
-        known = set(cls.__dataclass_fields__)
-        if not isinstance(value, dict) or not all(isinstance(each, str) for each in cast("Any", value).values()):
-            raise ValueError(f"{path} must hold a JSON object of strings, with issuer, audience and jwks")
-        given = cast("dict[str, str]", value)
-        if given.keys() - known or {"issuer", "audience", "jwks"} - given.keys():
-            raise ValueError(f"{path} must have issuer, audience and jwks, and may have {', '.join(sorted(known))}")
+        given = read_strings(path, cls.__dataclass_fields__, needed=("issuer", "audience", "jwks"))
         if "://" not in given["jwks"]:
             given["jwks"] = str(path.parent / given["jwks"])
         return cls(**given)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Unpack, override
 
-from mqtt_agent.agents.store.base import ACTIVE, RESERVED_SEQS, Changes, Outline, TaskKey, TaskRecord, TaskRole
+from mqtt_agent.agents.store.base import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.agents.store.postgres_schema import OVER
 from mqtt_agent.agents.store.rows import (
     FLAGS,
@@ -18,7 +18,6 @@ from mqtt_agent.agents.store.rows import (
     Row,
     changeable_states,
     encode_changes,
-    to_outline,
     to_record,
     to_row,
 )
@@ -298,16 +297,12 @@ class PostgresStore(ThreadedStore):
         return [_to_row(found) for found in await self.rows(statement, values)]
 
     @override
-    async def outlines(
-        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
-    ) -> list[Outline]:
-        wanted = frozenset(map(TaskState, states))
-        if not wanted or limit <= 0:
-            return []
-        statement = find_sql(wanted, peer=False, unsettled=False, columns=_OUTLINED)
+    async def _fetch_outlined(
+        self, agent: str, role: TaskRole, states: frozenset[TaskState], *, after: int, limit: int
+    ) -> Sequence[Sequence[object]]:
+        statement = find_sql(states, peer=False, unsettled=False, columns=_OUTLINED)
         values = {"agent": escape(agent), "role": role, "after": after, "limit": limit}
-        found = await self.rows(statement, values)
-        return [to_outline(agent, role, _unescaped(row, _NAMED_IN_OUTLINE)) for row in found]
+        return [_unescaped(row, _NAMED_IN_OUTLINE) for row in await self.rows(statement, values)]
 
     async def records(self, sql: str, values: dict[str, Any]) -> list[TaskRecord]:
         """Run a statement that returns all columns, and return its records. A damaged record is logged and left out."""

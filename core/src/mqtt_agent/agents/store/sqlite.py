@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from typing_extensions import Unpack, override
 
-from mqtt_agent.agents.store.base import ACTIVE, Changes, Outline, TaskKey, TaskRecord, TaskRole
+from mqtt_agent.agents.store.base import ACTIVE, Changes, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.agents.store.database import OVER, Synchronous, check_process, connect, translate
 from mqtt_agent.agents.store.rows import (
     OUTLINED,
@@ -21,7 +21,6 @@ from mqtt_agent.agents.store.rows import (
     claim_row,
     decide_change,
     encode_changes,
-    to_outline,
     to_record,
     to_row,
 )
@@ -232,16 +231,12 @@ class SqliteStore(ThreadedStore):
         return await self._run(partial(_fetch, statement, values), writes=False)
 
     @override
-    async def outlines(
-        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
-    ) -> list[Outline]:
-        wanted = frozenset(map(TaskState, states))
-        if not wanted or limit <= 0:
-            return []
-        statement = find_sql(wanted, peer=False, unsettled=False, columns=_OUTLINED)
+    async def _fetch_outlined(
+        self, agent: str, role: TaskRole, states: frozenset[TaskState], *, after: int, limit: int
+    ) -> Sequence[Sequence[object]]:
+        statement = find_sql(states, peer=False, unsettled=False, columns=_OUTLINED)
         values = {"agent": agent, "role": role, "after": after, "limit": limit}
-        rows = await self._run(lambda connection: connection.execute(statement, values).fetchall(), writes=False)
-        return [to_outline(agent, role, row) for row in rows]
+        return await self._run(lambda connection: connection.execute(statement, values).fetchall(), writes=False)
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
 from typing_extensions import override
 
-from mqtt_agent.agents.store.base import TaskKey, TaskRecord, TaskRole, TaskStore
-from mqtt_agent.agents.store.rows import Row, to_record
+from mqtt_agent.agents.store.base import Outline, TaskKey, TaskRecord, TaskRole, TaskStore
+from mqtt_agent.agents.store.rows import Row, to_outline, to_record
 from mqtt_agent.agents.store.worker import Engine, Worker
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.seen import Seen
@@ -67,6 +67,12 @@ class ThreadedStore(TaskStore):
     ) -> list[Row]:
         """Read rows in the order of their positions; see :meth:`find`."""
 
+    @abstractmethod
+    async def _fetch_outlined(
+        self, agent: str, role: TaskRole, states: frozenset[TaskState], *, after: int, limit: int
+    ) -> Sequence[Sequence[object]]:
+        """Read the columns of :data:`OUTLINED` in the order of their positions; see :meth:`outlines`."""
+
     def _check_usable(self) -> None:
         """Raise :class:`StoreError` if this process can never use the store."""
         return
@@ -117,6 +123,16 @@ class ThreadedStore(TaskStore):
             if len(rows) < left or len(records) == limit:
                 return records
             after = rows[-1].position  # damaged rows were left out: the next rows take their place
+
+    @override
+    async def outlines(
+        self, agent: str, role: TaskRole, states: Collection[TaskState], *, after: int = 0, limit: int = 1000
+    ) -> list[Outline]:
+        wanted = frozenset(map(TaskState, states))
+        if not wanted or limit <= 0:
+            return []
+        rows = await self._fetch_outlined(agent, role, wanted, after=after, limit=limit)
+        return [to_outline(agent, role, row) for row in rows]
 
     def _read(self, row: Row) -> TaskRecord | None:
         """The record of a row; None for a damaged row, which is logged once."""
