@@ -148,6 +148,8 @@ class Recovery:
         """
         affected = self._may_be_at(before)
         if affected:
+            for pending in affected:
+                pending.restarted.append(before.server)
             self._tasks.start(self._recover_from_restart(before, affected))
 
     def on_reconnected(self, session_present: bool) -> None:
@@ -201,7 +203,8 @@ class Recovery:
             if answered:
                 break
         for pending in affected:
-            if holders.get(pending.handle.call_id) == before.server:
+            pending.restarted.remove(before.server)
+            if not pending.handle.done and holders.get(pending.handle.call_id) == before.server:
                 pending.count_attempt()
         lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in holders]
         for pending in lost:
