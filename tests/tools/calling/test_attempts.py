@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from brokers import Mosquitto
 from mqtt_agent import CallHandle, ToolClient, ToolContext, ToolServer
-from mqtt_agent.transport import InboundMessage
 from proxy import Proxy
 from support import becomes, soon, until
-from typing_extensions import override
 
 from ...conformance.stranger import NOW, StrangeServer
 
@@ -77,18 +74,11 @@ async def test_a_call_whose_server_is_lost_while_the_others_are_asked_for_it_cou
                 await until(lambda: lost.connection.connected)
 
 
-class Silent(StrangeServer):
-    """A server that takes queries and does not answer them."""
-
-    @override
-    def _on_query(self, message: InboundMessage) -> None:
-        self.queries.append(json.loads(message.payload))
-
-
 @contextlib.asynccontextmanager
-async def silent(url: str, namespace: str) -> AsyncIterator[tuple[Silent, ToolClient, CallHandle]]:
+async def silent(url: str, namespace: str) -> AsyncIterator[tuple[StrangeServer, ToolClient, CallHandle]]:
     """A silent server of two replicas, a client, and a call that runs at the first replica."""
-    server = Silent(url, namespace, "odd")
+    server = StrangeServer(url, namespace, "odd")
+    server.silent = True
     await soon(server.start())
     await server.show_tool(status="online", supports_streaming=True)
     await server.show(**FIRST)
