@@ -10,6 +10,7 @@ from brokers import Broker, Embedded
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.wire.cards import OFFLINE_CARD_EXPIRY
+from skips import inapplicable
 from support import soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
@@ -120,7 +121,7 @@ async def test_a_call_is_not_sent_again_when_a_replica_has_died_since_then_befor
     broker: Broker, strange_server: StrangeServer, make_client: MakeClient
 ) -> None:
     if isinstance(broker, Embedded):
-        pytest.skip("the embedded broker does not say how old a card is")
+        inapplicable("the embedded broker does not say how old a card is")
     await show_an_unlisted_server(strange_server, "offline", "listed", expiry=OFFLINE_CARD_EXPIRY)
     await check_that_a_call_is_lost(strange_server, make_client)
 
