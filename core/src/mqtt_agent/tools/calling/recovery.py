@@ -116,6 +116,15 @@ class _Answers(NamedTuple):
     may_answer: bool
 
 
+def _takes(card: ServerCard) -> set[str]:
+    """The tools whose calls a server may have.
+
+    A server claims the name of a tool, then takes the tool's calls, and only then lists the tool. When its connection
+    breaks in between, it may have calls long before its card lists the tool.
+    """
+    return {*card.tools, *(card.claims or ())}
+
+
 @dataclass(frozen=True)
 class _LostServer:
     server: str
@@ -155,7 +164,7 @@ class Recovery:
         """
         now = asyncio.get_running_loop().time()
         self._lost_servers.pop(card.server, None)
-        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)  # the latest is the last
+        self._lost_servers[card.server] = _LostServer(card.server, _takes(card), now)  # the latest is the last
         while (first := next(iter(self._lost_servers.values()))).lost_at <= now - _MAY_HAVE_FOR:
             del self._lost_servers[first.server]
         affected = self._may_be_at(card)
@@ -202,7 +211,7 @@ class Recovery:
 
     def _may_be_at(self, card: ServerCard) -> list[PendingCall]:
         """The calls that a server may have."""
-        tools = set(card.tools)
+        tools = _takes(card)
         return [
             pending
             for pending in self._calls.under_way()
@@ -264,9 +273,9 @@ class Recovery:
         answers = await self._ask(tool, affected)
         again: list[PendingCall] = []
         for pending in affected:
-            if not pending.handle.done and pending.resend is None:
-                if self._carry_out(pending, answers) is Decision.ASK_AGAIN:
-                    again.append(pending)
+            open_still = not pending.handle.done and pending.resend is None
+            if open_still and self._carry_out(pending, answers) is Decision.ASK_AGAIN:
+                again.append(pending)
         if again:
             self._tasks.start(self._ask_again(again))
 
@@ -317,8 +326,8 @@ class Recovery:
         return _Answers(servers, holders, all_answered, may_answer)
 
     async def _find_others(self, tool: str, calls: list[PendingCall], known: set[str]) -> tuple[list[str], bool]:
-        """Find all online servers of a tool: also those that its card does not list, and those that have come online
-        while the others were asked.
+        """Find all online servers of a tool: also those that its card does not list, those that have come online while
+        the others were asked, and those that claim the tool's name.
 
         A server of an earlier version is not listed. When such a server is gone, it may have run the calls.
 
@@ -331,7 +340,7 @@ class Recovery:
             The ids of the servers, and whether the broker lets the client see all servers.
         """
         seen_all = await self._catalog.complete(once=True)
-        cards = [card for card in self._catalog.servers() if tool in card.tools]
+        cards = [card for card in self._catalog.servers() if tool in _takes(card)]
         for card in cards:
             if card.server not in known and card.status != "online":
                 for pending in calls:
