@@ -103,7 +103,7 @@ async def _breaking(proxy: Any) -> None:
             await asyncio.sleep(random.uniform(0, 0.3))  # seconds for which nobody notices
             proxy.find_again()
         await asyncio.sleep(pause)
-        pause = min(6.0, 2 * pause)  # after 5 s, a client's waits begin with the shortest again
+        pause = min(20.0, 2 * pause)  # after 5 s, a client's waits begin with the shortest again
 
 
 NETWORKS: dict[str, Callable[[Any], Awaitable[None]]] = {"slow": _slow, "breaking": _breaking}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto
@@ -45,12 +46,13 @@ def spawn(namespace: str) -> Iterator[Spawn]:
         kill(process)
 
 
-async def submitted(client: ToolClient, tool: str, count: int, seconds: float = 60) -> list[CallHandle]:
-    """Make calls that run, by default, for longer than any test."""
+async def submitted(client: ToolClient, tool: str, count: int, **arguments: Any) -> list[CallHandle]:
+    """Make calls that have begun, and that run, by default, for longer than any test."""
+    arguments = arguments or {"seconds": 3600}
     changes = client.watch_tools()
     while tool not in [card.tool for card in await soon(client.list_tools())]:
         await soon(anext(changes), 20)  # the server card alone does not say that the tool streams
-    handles = [await soon(client.submit(tool, {"seconds": seconds})) for _ in range(count)]
+    handles = [await soon(client.submit(tool, arguments, timeout=600)) for _ in range(count)]
     for handle in handles:
         await soon(anext(handle.partials()))
     return handles
@@ -198,13 +200,15 @@ async def test_a_named_replica_that_comes_back_at_once_has_its_early_calls_told(
 
 @pytest.mark.rule("LATE-6")
 async def test_repeatable_calls_that_were_acknowledged_early_are_sent_to_the_new_process(
-    mosquitto: Mosquitto, spawn: Spawn, namespace: str
+    mosquitto: Mosquitto, spawn: Spawn, namespace: str, tmp_path: Path
 ) -> None:
+    gate = tmp_path / "gate"
     async with PacketProxy(mosquitto.url) as proxy, ToolClient(broker=mosquitto.url, namespace=namespace) as client:
         first = spawn(proxy.url, "fixed", will_delay=60)
-        handles = await submitted(client, "slow_but_repeatable", MANY, seconds=3.0)
-        await acknowledged_early(proxy, "slow_but_repeatable")
+        handles = await submitted(client, "gated", MANY, gate=str(gate))
+        await acknowledged_early(proxy, "gated")
         first.kill()
         first.wait(10)
+        gate.touch()
         second = spawn(mosquitto.url, "fixed", will_delay=60)
         assert {await soon(handle.result(), 20) for handle in handles} == {second.pid}
