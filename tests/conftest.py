@@ -13,6 +13,7 @@ from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto,
 from brokers.rough import QUICK, behind, networks_of
 from databases import PgBouncer, Postgres, close_shared
 from hypothesis import settings
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 from support import on_brokers, require
 
 # The conftest of these tests disconnects the whole process from other machines, and they have their own venv:

@@ -80,8 +80,9 @@ class Stranger:
 class StrangeServer(Stranger):
     """A tool server with the tool ``strange``.
 
-    ``calls`` and ``queries`` contain the received messages. ``has`` contains the call ids for the answers to queries.
-    The server subscribes without a share group, because it has no replicas.
+    ``calls`` and ``queries`` contain the received messages. ``has`` contains the call ids for the answers to queries;
+    while the server is ``silent``, it answers none. The server subscribes without a share group, because it has no
+    replicas.
     """
 
     def __init__(self, url: str, namespace: str, name: str) -> None:
@@ -89,6 +90,7 @@ class StrangeServer(Stranger):
         self.calls: list[dict[str, Any]] = []
         self.queries: list[dict[str, Any]] = []
         self.has: set[str] = set()
+        self.silent = False
         self.partials_at_once: list[dict[str, Any]] = []
         self.answer_at_once: dict[str, Any] | None = None
 
@@ -126,6 +128,8 @@ class StrangeServer(Stranger):
     def _on_query(self, message: InboundMessage) -> None:
         query = json.loads(message.payload)
         self.queries.append(query)
+        if self.silent:
+            return
         known = [call_id for call_id in query["call_ids"] if call_id in self.has]
         response = {"call_id": query["query_id"], "status": "ok", "result": {"known": known}}
         self._send(f"clients/{query['client']}/responses", response)

@@ -10,6 +10,7 @@ from brokers import Broker, Embedded
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.wire.cards import OFFLINE_CARD_EXPIRY
+from skips import inapplicable
 from support import soon, until
 
 from ..tools.conftest import MakeClient, MakeServer
@@ -120,7 +121,7 @@ async def test_a_call_is_not_sent_again_when_a_replica_has_died_since_then_befor
     broker: Broker, strange_server: StrangeServer, make_client: MakeClient
 ) -> None:
     if isinstance(broker, Embedded):
-        pytest.skip("the embedded broker does not say how old a card is")
+        inapplicable("the embedded broker does not say how old a card is")
     await show_an_unlisted_server(strange_server, "offline", "listed", expiry=OFFLINE_CARD_EXPIRY)
     await check_that_a_call_is_lost(strange_server, make_client)
 
@@ -196,3 +197,28 @@ async def test_a_client_does_not_follow_the_replicas_that_are_gone(
     assert await soon(client.call("strange")) == "done"
     assert len(await soon(client.list_servers(online_only=False))) == 21
     assert sorted(client._catalog._servers_wanted) == ["odd", "odd:1"]
+
+
+@pytest.mark.rule("LOST-10")
+async def test_a_server_that_claims_the_tools_name_is_asked_before_a_call_is_sent_again(
+    strange_server: StrangeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection of the second replica broke between its first calls and the card that lists the tool."""
+    monkeypatch.setattr("mqtt_agent.tools.calling.followup._EVERY", 0.05)
+    features = ["query", "listed"]
+    await strange_server.show(name="odd", features=features)
+    await strange_server.show_tool(status="online", replicas=["odd"])
+    claiming = {"server": "odd:2", "name": "odd", "tools": [], "claims": ["strange"], "features": features}
+    await strange_server.tell("servers/odd:2/card", {**claiming, "status": "online"}, retain=True)
+    await strange_server.listen("servers/odd:2/query")
+    client = await make_client("caller")
+    handle = await soon(client.submit("strange", timeout=30, wait_online=True))
+    call = await strange_server.next_call()
+    await until(lambda: strange_server.read("servers/odd:2/query") or len(strange_server.calls) > 1)
+    for query in strange_server.read("servers/odd:2/query"):
+        known = {"call_id": query["query_id"], "result": {"known": [handle.call_id]}, "server": "odd:2"}
+        await strange_server.tell("clients/caller/responses", {**known, "status": "ok"})
+    await until(lambda: handle.server == "odd:2")
+    await strange_server.reply(call, status="ok", result="done", server="odd:2")
+    assert await soon(handle.result()) == "done"
+    assert len(strange_server.calls) == 1

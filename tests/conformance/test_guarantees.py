@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto
 from brokers.rough import NETWORKS, NOT_YET, networks_of, rows
 from mqtt_agent import CallHandle, Connection, ToolClient
 from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.transport.packets import PUBLISH
+from packets import Packet, PacketProxy
 from proxy import Proxy
 from support import kill, soon, until
 
@@ -33,8 +36,8 @@ def spawn(namespace: str) -> Iterator[Spawn]:
     """Starts servers in their own processes."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(broker: Broker, replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(PROGRAM), broker.url, namespace, replica, str(will_delay)]
+    def start(url: str, replica: str = "", will_delay: int = 1) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(PROGRAM), url, namespace, replica, str(will_delay)]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE))
         return started[-1]
 
@@ -43,15 +46,27 @@ def spawn(namespace: str) -> Iterator[Spawn]:
         kill(process)
 
 
-async def submitted(client: ToolClient, tool: str, count: int, seconds: float = 60) -> list[CallHandle]:
-    """Make calls that run, by default, for longer than any test."""
+async def submitted(client: ToolClient, tool: str, count: int, **arguments: Any) -> list[CallHandle]:
+    """Make calls that have begun, and that run, by default, for longer than any test."""
+    arguments = arguments or {"seconds": 3600}
     changes = client.watch_tools()
     while tool not in [card.tool for card in await soon(client.list_tools())]:
         await soon(anext(changes), 20)  # the server card alone does not say that the tool streams
-    handles = [await soon(client.submit(tool, {"seconds": seconds})) for _ in range(count)]
+    handles = [await soon(client.submit(tool, arguments, timeout=600)) for _ in range(count)]
     for handle in handles:
         await soon(anext(handle.partials()))
     return handles
+
+
+async def acknowledged_early(proxy: PacketProxy, tool: str) -> None:
+    """Wait until the server behind a proxy has acknowledged the oldest calls, of which it has answered none."""
+
+    def count() -> int:
+        packets = [each for each in proxy.passed if isinstance(each, Packet) and each.kind == PUBLISH]
+        calls = [each for each in packets if not each.up and f"/tools/{tool}/call" in each.topic]
+        return len({each.mid for each in calls if proxy.puback(each)})
+
+    await until(lambda: count() >= MANY - 16, 20)
 
 
 async def lost(handles: list[CallHandle], broker: Broker) -> None:
@@ -83,7 +98,7 @@ def test_each_row_of_the_page_has_a_test_behind_each_bad_network() -> None:
 
 
 async def test_the_only_replica_is_killed(broker: Broker, spawn: Spawn, make_client: MakeClient) -> None:
-    process = spawn(broker)
+    process = spawn(broker.url)
     client = await make_client()
     handles = [*await submitted(client, "slow", 1), *await submitted(client, "slow_but_repeatable", 1)]
     process.kill()
@@ -137,14 +152,14 @@ async def test_calls_acknowledged_early_survive_a_cut_network(
         await go_on.wait()
         return n
 
-    async with Proxy(broker.url) as proxy:
+    async with PacketProxy(broker.url) as proxy:
         server = make_server(broker=proxy.url, will_delay=20)
         server.add_tool("work", work)
         await soon(server.start())
         client = await make_client()
         handles = [await soon(client.submit("work", {"n": n})) for n in range(MANY)]
         await until(lambda: len(runs) == MANY)
-        await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
+        await acknowledged_early(proxy, "work")
         epoch = server.connection.epoch
         proxy.drop()
         await until(lambda: server.connection.epoch > epoch and server.connection.connected)
@@ -158,25 +173,26 @@ async def test_calls_acknowledged_early_survive_a_cut_network(
 async def test_calls_acknowledged_early_are_lost_with_their_process(
     broker: Broker, spawn: Spawn, make_client: MakeClient
 ) -> None:
-    process = spawn(broker)
-    client = await make_client()
-    handles = await submitted(client, "slow", MANY)
-    await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
-    process.kill()
-    await lost(handles, broker)
+    async with PacketProxy(broker.url) as proxy:
+        process = spawn(proxy.url)
+        client = await make_client()
+        handles = await submitted(client, "slow", MANY)
+        await acknowledged_early(proxy, "slow")
+        process.kill()
+        await lost(handles, broker)
 
 
 @pytest.mark.rule("LATE-6")
 async def test_a_named_replica_that_comes_back_at_once_has_its_early_calls_told(
     mosquitto: Mosquitto, spawn: Spawn, namespace: str
 ) -> None:
-    first = spawn(mosquitto, "fixed", will_delay=60)
-    async with ToolClient(broker=mosquitto.url, namespace=namespace) as client:
+    async with PacketProxy(mosquitto.url) as proxy, ToolClient(broker=mosquitto.url, namespace=namespace) as client:
+        first = spawn(proxy.url, "fixed", will_delay=60)
         handles = await submitted(client, "slow", MANY)
-        await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
+        await acknowledged_early(proxy, "slow")
         first.kill()
         first.wait(10)
-        spawn(mosquitto, "fixed", will_delay=60)
+        spawn(mosquitto.url, "fixed", will_delay=60)
         await lost(handles[: MANY - 16], mosquitto)
         for handle in handles[-8:]:  # at least these calls were not acknowledged, and run again
             assert not handle.done
@@ -184,13 +200,15 @@ async def test_a_named_replica_that_comes_back_at_once_has_its_early_calls_told(
 
 @pytest.mark.rule("LATE-6")
 async def test_repeatable_calls_that_were_acknowledged_early_are_sent_to_the_new_process(
-    mosquitto: Mosquitto, spawn: Spawn, namespace: str
+    mosquitto: Mosquitto, spawn: Spawn, namespace: str, tmp_path: Path
 ) -> None:
-    first = spawn(mosquitto, "fixed", will_delay=60)
-    async with ToolClient(broker=mosquitto.url, namespace=namespace) as client:
-        handles = await submitted(client, "slow_but_repeatable", MANY, seconds=3.0)
-        await asyncio.sleep(0.1)  # no event announces that the oldest calls are acknowledged early, after 25 ms
+    gate = tmp_path / "gate"
+    async with PacketProxy(mosquitto.url) as proxy, ToolClient(broker=mosquitto.url, namespace=namespace) as client:
+        first = spawn(proxy.url, "fixed", will_delay=60)
+        handles = await submitted(client, "gated", MANY, gate=str(gate))
+        await acknowledged_early(proxy, "gated")
         first.kill()
         first.wait(10)
-        second = spawn(mosquitto, "fixed", will_delay=60)
+        gate.touch()
+        second = spawn(mosquitto.url, "fixed", will_delay=60)
         assert {await soon(handle.result(), 20) for handle in handles} == {second.pid}

@@ -6,7 +6,7 @@ and the result must be correct for the input. As their last action, the executor
 file. A task may have more than one line only if a kill happened between this line and the store's commit.
 
 With ``--bound``, the broker allows each agent exactly the rights that its entry in a roster gives, and may deny
-nothing.
+nothing. With ``--network``, each agent has a bad network of its own, which brokers/rough.py describes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if str(TESTS) not in sys.path:
 
 from brokers import OTHERS, Mosquitto, ProcessBroker, die_with_parent  # noqa: E402
 from brokers.guarded import DynamicSecurity  # noqa: E402
+from brokers.rough import NETWORKS, around, behind, through  # noqa: E402
 from databases import Postgres  # noqa: E402
 from logins import denials, environment  # noqa: E402
 from mqtt_agent.identity import Roster  # noqa: E402
@@ -149,7 +150,8 @@ class Storm:
         else:
             self._broker = kind(persistence) if issubclass(kind, Mosquitto) else kind()
         self._environment = environment(self._broker) if bound else {}
-        self._networks = {name: Proxy(self._broker.url) for name in (*EXECUTORS, *self._requesters)}
+        names, url = (*EXECUTORS, *self._requesters), around(self._broker.url)
+        self._networks = {name: Proxy(through(url, name)) for name in names}
         self._cuts: set[asyncio.Task[None]] = set()
         self._ledger = folder / "ledger"
         self._report = Report(seed, tasks, folder, pool=pool)
@@ -321,14 +323,16 @@ def main() -> None:
     kinds = {kind.name: kind for kind in (Mosquitto, *OTHERS) if not kind.missing()}
     parser.add_argument("--broker", choices=kinds, default=Mosquitto.name, help="see MQTT_AGENT_TEST_BROKERS")
     parser.add_argument("--pool", action="store_true", help="the executors are the members of one pool")
+    parser.add_argument("--network", choices=NETWORKS, help="a bad network between each agent and the broker")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     print(f"seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="mqtt-agent-storm-"))
     numbers = options.tasks, options.seconds, options.grace, options.pause
-    storm = Storm(folder, seed, *numbers, kinds[options.broker], bound=options.bound, pool=options.pool)
-    report = asyncio.run(storm.run())
+    with behind(options.network) if options.network else contextlib.nullcontext():
+        storm = Storm(folder, seed, *numbers, kinds[options.broker], bound=options.bound, pool=options.pool)
+        report = asyncio.run(storm.run())
     print(report)
     if report.good:
         with contextlib.suppress(OSError):

@@ -85,5 +85,5 @@ async def test_a_result_whose_requester_is_killed_before_it_is_stored_is_deliver
     planner = await agents.start(PLANNER, proxy.url)
     planner.say("resume", task_id="t-1")
     assert await planner.result("t-1") == 49
-    assert len(proxy.published(f"{namespace}/tasks/{PLANNER}/results", up=False)) == 2
+    assert len(proxy.published(f"{namespace}/tasks/{PLANNER}/results", up=False)) >= 2
     await soon(executor.stop())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from brokers import Broker, Embedded, free_port
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolContext, ToolServer
+from skips import inapplicable
 from support import becomes, soon, until
 
 LONG_ON = [Embedded]
@@ -282,7 +283,7 @@ async def test_a_signal_to_a_child_of_a_served_agent_ends_the_child_only(begin: 
 
 async def test_a_child_that_ends_leaves_the_embedded_broker_to_its_parent(begin: Begin, broker: Broker) -> None:
     if not isinstance(broker, Embedded):
-        pytest.skip("one broker is enough")
+        inapplicable("one broker is enough")
     program = await begin("embedded_broker")
     told = await program.tells()
     assert ended(told["child"][-1])
@@ -293,7 +294,7 @@ async def test_a_child_that_ends_leaves_the_embedded_broker_to_its_parent(begin:
 
 async def test_a_child_can_use_sqlite_although_the_parent_was_writing_at_the_fork(begin: Begin, broker: Broker) -> None:
     if isinstance(broker, Embedded):
-        pytest.skip("one broker is enough")
+        inapplicable("one broker is enough")
     told = await (await begin("busy_stores")).tells()
     assert [each for each in told["children"] if "x of child-" not in str(each)] == []
 

@@ -15,6 +15,7 @@ from autogen_mqtt_agent import MQTTAgent
 from brokers.guarded import DynamicSecurity, JWTEjabberd
 from logins import LOGINS, denials, environment, take_logins
 from mqtt_agent.identity import Roster
+from skips import inapplicable
 from support import require, soon, until
 
 from tests.integrations.autogen import test_scenario
@@ -77,7 +78,7 @@ def test_the_demo_works(guard: Any, tmp_path: Path) -> None:
     (tmp_path / "cart.py").write_text("class Cart:\n    pass\n")
     broker = guard(DEMO)
     if not broker.shares:
-        pytest.skip("the demo lets both replicas answer, and needs shared subscriptions")
+        inapplicable("the demo lets both replicas answer, and needs shared subscriptions")
     output = ran("demo", "--dir", tmp_path, "--broker", broker.where)
     assert "its card went offline" in output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from skips import inapplicable
 
 from .attempts import PUBLISHING, Publishing
 from .conftest import Cast
@@ -54,7 +55,7 @@ def test_the_rights_are_enough_to_speak_in_ones_own_name(cast: Cast) -> None:
 
 def test_the_replicas_share_the_calls(cast: Cast) -> None:
     if not cast.broker.shares:
-        pytest.skip("this broker has no shared subscriptions")
+        inapplicable("this broker has no shared subscriptions")
     first, second = cast.victim("weather:1"), cast.victim("weather:2")
     calls = [f"call {next(_numbers)}".encode() for _ in range(8)]
     for call in calls:

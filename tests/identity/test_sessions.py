@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from brokers.guarded import SECRET
 from mqtt_agent.identity import claims_of, issue
+from skips import inapplicable
 
 from .attempts import ACL_FILE, DYNSEC, EJABBERD, ROSTER
 from .conftest import Cast
@@ -42,7 +43,7 @@ def test_nobody_can_log_in_without_a_password(cast: Cast) -> None:
 @pytest.mark.parametrize("wrong", ["expired", "signed-by-another", "not-signed", "no-exp", "no-jid"])
 def test_a_wrong_token_is_refused(cast: Cast, wrong: str) -> None:
     if cast.name != EJABBERD:
-        pytest.skip("only this broker takes tokens")
+        inapplicable("only this broker takes tokens")
     cast.forget("agent-b")
     claims = claims_of(ROSTER, ROSTER.login("agent-b"), lifetime=-5 if wrong == "expired" else 60)
     if wrong in ("no-exp", "no-jid"):
@@ -60,7 +61,7 @@ def unsigned(claims: dict[str, Any]) -> str:
 
 def test_a_connection_outlives_its_token_on_ejabberd(cast: Cast) -> None:
     if cast.name != EJABBERD:
-        pytest.skip("only this broker takes tokens")
+        inapplicable("only this broker takes tokens")
     claims = claims_of(ROSTER, ROSTER.login("agent-b"), lifetime=2)
     with cast.fresh("agent-b", password=issue(claims, SECRET)) as agent:
         time.sleep(max(0, claims["exp"] - time.time()) + 0.1)
@@ -192,7 +193,7 @@ def test_a_last_will_says_the_death_of_its_own_agent(cast: Cast) -> None:
 def test_a_foreign_share_group_swallows_no_calls(cast: Cast) -> None:
     """acl_file cannot prevent it, and docs/identity.md says so: a call that goes to the intruder is lost."""
     if not cast.broker.shares:
-        pytest.skip("this broker has no shared subscriptions")
+        inapplicable("this broker has no shared subscriptions")
     servers = [cast.victim("weather:1"), cast.victim("weather:2")]
     with cast.fresh("evil:1") as evil:
         evil.subscribe("$share/mcp-bound-forecast/ns/mcp/tools/forecast/call/+")

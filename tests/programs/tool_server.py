@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+from pathlib import Path
 
 from mqtt_agent import ToolContext, ToolServer
 
@@ -30,9 +31,17 @@ async def slow(seconds: float, ctx: ToolContext) -> int:
     return os.getpid()
 
 
+async def gated(gate: str, ctx: ToolContext) -> int:
+    await ctx.stream({"pid": os.getpid()})
+    while not Path(gate).exists():
+        await asyncio.sleep(0.01)  # the test opens the gate by making a file
+    return os.getpid()
+
+
 server.add_tool("hang", hang)
 server.add_tool("slow", slow)
 server.add_tool("slow_but_repeatable", slow, read_only=True)
+server.add_tool("gated", gated, read_only=True)
 
 
 def die_with_parent() -> None:

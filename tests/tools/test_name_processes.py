@@ -11,6 +11,7 @@ import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import ToolClient, ToolServer
 from mqtt_agent.errors import InvalidArguments, ToolUnavailable
+from skips import inapplicable
 from support import becomes, soon
 
 from .conftest import MakeClient, MakeServer, Process, SpawnNamed
@@ -108,7 +109,7 @@ async def test_during_a_rolling_deployment_each_call_reaches_a_replica_that_it_f
         return [list(card.input_schema["properties"]) for card in await client.list_tools()] == [[argument]]
 
     if not client.connection.shared_subscriptions:
-        pytest.skip("only one replica serves at this broker, so only its schema is there")
+        inapplicable("only one replica serves at this broker, so only its schema is there")
     old = [spawn_named("shop", "work", schema="old") for _ in range(2)]
     await serving(client, "work", "shop", "shop")
     new = await deploy("old", "new", old)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mqtt_agent import Agent
+from skips import inapplicable
 from support import soon, until
 
 from .test_kills import PROGRAMS, Start, planner, start  # noqa: F401 # pyright: ignore
@@ -30,7 +31,7 @@ async def test_a_stopped_host_whose_code_blocks_ends_with_status_0_and_its_task_
     stop: signal.Signals,
 ) -> None:
     if stop == signal.SIGINT and where != "model":
-        pytest.skip("the signal makes no difference")
+        inapplicable("the signal makes no difference")
     what = "flow" if where == "flow" else "crew"
     host = start(PROGRAMS, "stuck", what)
     data: Any = {"where": where}

@@ -17,6 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolError, errors
 from packaging.version import Version
+from skips import inapplicable
 from support import becomes, soon
 
 from .conftest import Toolbox
@@ -82,7 +83,7 @@ async def test_arguments_that_the_callers_side_refuses_are_told_to_the_model(
     toolkit: MQTTToolkit, mode: str, why: str
 ) -> None:
     if why == "far too deep" and Version(langchain_core.__version__) < WRITES_ARGUMENTS_ONLY:
-        pytest.skip("this version of LangChain writes the whole state of the run as text for each call of a tool")
+        inapplicable("this version of LangChain writes the whole state of the run as text for each call of a tool")
     value, told = REFUSED[why]
     agent: Any = create_agent(calls(("no_schema", {"value": value}), ("greet", {"name": "Ada"})), toolkit.get_tools())
     refused, greeted = tool_messages(await run(agent, mode))

@@ -18,6 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
+from skips import inapplicable
 from support import soon, until
 
 from .models import calls
@@ -351,7 +352,7 @@ async def test_a_node_in_a_subgraph_has_a_task_of_its_own(peer: Agent, writer: M
 async def test_a_long_task_keeps_its_node_from_being_idle(peer: Agent, writer: MQTTRemoteAgent) -> None:
     types = pytest.importorskip("langgraph.types")
     if not hasattr(types, "TimeoutPolicy"):
-        pytest.skip("this LangGraph has no idle timeout")
+        inapplicable("this LangGraph has no idle timeout")
     go = asyncio.Event()
 
     @peer.on_task

@@ -13,6 +13,7 @@ from langchain_core.tools import BaseTool, ToolException
 from langchain_mqtt_agent import MQTTToolkit
 from langgraph.graph import START, MessagesState, StateGraph
 from mqtt_agent.errors import TransportError
+from skips import inapplicable
 from support import soon
 
 from .conftest import Toolbox
@@ -32,9 +33,9 @@ async def test_progress_goes_to_mode_tools(toolkit: MQTTToolkit) -> None:
     try:
         told = [part async for part in agent.astream(GO, stream_mode="tools")]
     except (TypeError, ValueError):
-        pytest.skip("this LangGraph has no mode tools")
+        inapplicable("this LangGraph has no mode tools")
     if not told:
-        pytest.skip("this LangGraph has no mode tools")
+        inapplicable("this LangGraph has no mode tools")
     deltas = [part for part in told if part["event"] == "tool-output-delta"]
     assert [part["delta"]["partial"] for part in deltas] == PARTIALS
     assert {part["tool_call_id"] for part in deltas} == {"call-0"}
@@ -59,7 +60,7 @@ async def test_outside_a_graph_progress_is_a_custom_event_or_nothing(toolkit: MQ
 async def test_a_long_call_keeps_its_node_from_being_idle(toolkit: MQTTToolkit) -> None:
     types = pytest.importorskip("langgraph.types")
     if not hasattr(types, "TimeoutPolicy"):
-        pytest.skip("this LangGraph has no idle timeout")
+        inapplicable("this LangGraph has no idle timeout")
     slow = await tool_named(toolkit, "slow")
 
     async def node(state: MessagesState) -> Any:

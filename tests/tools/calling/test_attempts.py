@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from brokers import Mosquitto
-from mqtt_agent import ToolClient, ToolContext, ToolServer
+from mqtt_agent import CallHandle, ToolClient, ToolContext, ToolServer
 from proxy import Proxy
 from support import becomes, soon, until
 
-from ...conformance.stranger import StrangeServer
+from ...conformance.stranger import NOW, StrangeServer
+
+LATER = NOW.replace("05.123", "09.123")
+FIRST: dict[str, Any] = {"features": ["query"], "started": NOW, "epoch": 1, "session_present": False}
+PARTIAL = {"seq": 1, "content": "begun", "server": "odd"}
 
 
 def asking(client: ToolClient) -> bool:
@@ -65,6 +72,59 @@ async def test_a_call_whose_server_is_lost_while_the_others_are_asked_for_it_cou
                 ended.set()
                 await near_lost.mend()
                 await until(lambda: lost.connection.connected)
+
+
+@contextlib.asynccontextmanager
+async def silent(url: str, namespace: str) -> AsyncIterator[tuple[StrangeServer, ToolClient, CallHandle]]:
+    """A silent server of two replicas, a client, and a call that runs at the first replica."""
+    server = StrangeServer(url, namespace, "odd")
+    server.silent = True
+    await soon(server.start())
+    await server.show_tool(status="online", supports_streaming=True)
+    await server.show(**FIRST)
+    async with ToolClient("caller", broker=url, namespace=namespace) as client:
+        await becomes(client.list_servers)
+        handle = await soon(client.submit("strange", timeout=60, wait_online=True))
+        call = await server.next_call()
+        await server.tell(f"tools/strange/stream/{call['call_id']}", {"call_id": call["call_id"], **PARTIAL})
+        assert await soon(anext(handle.partials())) == "begun"
+        assert (handle.server, handle.attempt) == ("odd", 1)
+        yield server, client, handle
+    await soon(server.stop())
+
+
+@pytest.mark.rule("LATE-6")
+async def test_a_response_of_a_new_process_that_has_not_said_yet_that_it_has_the_call_counts_a_new_attempt(
+    mosquitto: Mosquitto, namespace: str
+) -> None:
+    async with silent(mosquitto.url, namespace) as (server, _, handle):
+        await server.show(**{**FIRST, "started": LATER, "session_present": True})
+        await until(lambda: server.queries)
+        await server.reply(server.calls[0], status="ok", result=7, server="odd")
+        assert await soon(handle.result()) == 7
+        assert handle.attempt == 2
+
+
+async def test_a_response_of_another_replica_that_has_not_said_yet_that_it_has_the_call_counts_a_new_attempt(
+    mosquitto: Mosquitto, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with silent(mosquitto.url, namespace) as (server, client, handle):
+        other = {"server": "odd:2", "name": "odd", "tools": ["strange"], "status": "online", "features": ["query"]}
+        await server.tell("servers/odd:2/card", other, retain=True)
+        await server.listen("servers/odd:2/query")
+
+        async def both() -> bool:
+            return len(await client.list_servers()) == 2
+
+        await becomes(both)
+        await server.show(**{**FIRST, "status": "offline"})
+        await until(lambda: server.read("servers/odd:2/query"))
+        for replica in ("odd:2", "odd"):
+            await server.reply(server.calls[0], status="ok", result=7, server=replica)
+        assert await soon(handle.result()) == 7
+        assert (handle.server, handle.attempt) == ("odd:2", 2)
+        assert await soon(client._catalog.barrier())  # so the late response of the lost replica has arrived too
+    assert "was sent once" not in caplog.text
 
 
 async def test_two_responses_to_a_call_that_was_sent_again_are_no_sign_of_a_bridge(

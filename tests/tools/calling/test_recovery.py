@@ -16,6 +16,7 @@ LOST_WITH_ITS_SERVER = Situation(
     server_ended=True,
     unconfirmed=False,
     all_answered=True,
+    may_answer=True,
     group_left=True,
 )
 """The process that had the call has ended, and the other servers of the tool do not have the call."""
@@ -49,6 +50,11 @@ TABLE: list[tuple[str, dict[str, bool], Decision]] = [
     (
         "was not confirmed by the broker, and a server did not answer",
         {"server_ended": False, "unconfirmed": True, "all_answered": False},
+        Decision.ASK_AGAIN,
+    ),
+    (
+        "was not confirmed by the broker, and a server never answers",
+        {"server_ended": False, "unconfirmed": True, "all_answered": False, "may_answer": False},
         Decision.FAIL_AS_LOST,
     ),
 ]

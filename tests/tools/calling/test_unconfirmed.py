@@ -84,3 +84,40 @@ async def test_a_call_that_a_server_may_have_and_does_not_tell_is_lost_and_not_s
     assert caught.value.maybe_executed
     assert len(server.calls) == 1
     await soon(server.stop())
+
+
+@pytest.mark.rule("LOST-11")
+@pytest.mark.parametrize("then", ["has it", "has it not", "is gone"])
+async def test_a_call_is_asked_for_until_a_server_that_is_silent_answers(
+    then: str, broker: Broker, namespace: str, client: ToolClient, proxy: PacketProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of the server is away for a while, too."""
+    monkeypatch.setattr("mqtt_agent.tools.calling.queries._TIMEOUT", 0.1)
+    monkeypatch.setattr("mqtt_agent.tools.calling.recovery._ASKED_AGAIN_AFTER", 0.05)
+    server = StrangeServer(broker.url, namespace, "odd")
+    server.silent = True
+    await soon(server.start())
+    await server.show_tool(status="online")
+    await server.show(features=["query"])
+    await offered(client, "strange")
+    proxy.hold(up=False)
+    handle = await soon(client.submit("strange", timeout=30))
+    call = await server.next_call()
+    await lose_the_connection(client, proxy)
+    await until(lambda: len(server.queries) >= 3)
+    assert not handle.done
+    server.silent = False
+    if then == "is gone":
+        await server.show(features=["query"], status="offline")
+        with pytest.raises(ToolUnavailable) as caught:
+            await soon(handle.result(), 20)
+        assert caught.value.maybe_executed
+    else:
+        if then == "has it":
+            server.has.add(handle.call_id)
+        else:
+            call = await server.next_call(2)
+        await server.reply(call, status="ok", result=7)
+        assert await soon(handle.result(), 20) == 7
+    assert len(server.calls) == (2 if then == "has it not" else 1)
+    await soon(server.stop())

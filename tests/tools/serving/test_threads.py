@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from brokers import Broker
 from mqtt_agent.errors import CallTimeout, ToolUnavailable
+from skips import inapplicable
 from support import soon, until
 
 from ..conftest import MakeClient, MakeServer
@@ -153,7 +154,7 @@ async def test_a_call_that_expires_while_no_place_is_free_is_dropped_at_once(
     broker: Broker, make_server: MakeServer, make_client: MakeClient, blocking: Blocking
 ) -> None:
     if not broker.keeps_shared_messages:
-        pytest.skip("calls have no Message Expiry Interval on this broker")
+        inapplicable("calls have no Message Expiry Interval on this broker")
     server = make_server(max_concurrency=1)
     server.add_tool("block", blocking.block)
     await soon(server.start())

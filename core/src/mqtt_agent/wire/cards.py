@@ -172,8 +172,9 @@ class ServerCard(Message):
             connection was opened (ours).
         standby: Whether this replica is on standby: another replica serves, and this replica waits to take its place.
             ``tools`` is empty then. None when the broker spreads the calls over all replicas (ours).
-        claims: The names of tools that the server wants to offer. The server does not take their calls yet, because it
-            still finds out whether a server of another name has these names (ours).
+        claims: The names of tools that the server wants to offer. The server finds out whether a server of another name
+            has these names. Otherwise the server takes the calls of these tools, and then lists them in ``tools``
+            (ours).
         refused: The names of tools that the server does not offer, because a server of another name has these names.
             The server takes over such a name when the other server is gone (ours).
         schemas: A digest of the input schemas of all the server's tools. Replicas with the same digest take the same

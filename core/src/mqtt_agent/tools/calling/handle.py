@@ -40,7 +40,9 @@ class CallHandle:
         server: The id of the replica that runs or ran the call; None while the replica is not known.
         bound: Whether the call was sent on a sender-bound topic, so that only a server of the tool can answer where the
             broker checks who writes to such topics.
-        attempt: 1 at first. The number grows by 1 each time that the server of the call is lost.
+        attempt: 1 at first. The number grows by 1 each time that the server of the call is lost, and another server or
+            the server's next process takes up the call. A response that arrives before the client knows of the loss
+            does not change the number.
         elapsed_ms: How long the handler took, in milliseconds. None until the response has arrived.
         dropped_partials: How many partial results were dropped because nobody read them. At most the latest 1,000 are
             kept.

@@ -49,6 +49,8 @@ class PendingCall:
         sent_again: Whether the call was sent more than once.
         lost_servers: The servers that may have had the call and are gone, each with the time at which its process
             started.
+        restarted: The servers that may have had the call and of which a new process was seen, while the client asks
+            the new process for the call.
     """
 
     __slots__ = (
@@ -66,6 +68,7 @@ class PendingCall:
         "repeatable",
         "resend",
         "resend_until",
+        "restarted",
         "sent_again",
         "unconfirmed",
         "unreached",
@@ -100,6 +103,7 @@ class PendingCall:
         self.refusals: list[tuple[Response, ServerCard]] = []
         self.unreached: set[str] = set()
         self.lost_servers: dict[str, str | None] = {}
+        self.restarted: list[str] = []
 
     @property
     def handle(self) -> CallHandle:
@@ -117,7 +121,15 @@ class PendingCall:
             handle.fail(error)
 
     def settle(self, response: Response) -> None:
-        """End the call with its response, for all its callers."""
+        """End the call with its response, for all its callers.
+
+        The response may come before the client has found out what became of a lost server's calls. It is the response
+        of a new attempt when it comes from the server's new process, or from another server.
+        """
+        server, answers = self.handle.server, response.server
+        moved = server in self.lost_servers and answers not in (None, server)
+        if (moved or answers in self.restarted) and not self.handle.done:
+            self.count_attempt()
         for handle in tuple(self.handles):
             handle.settle(response)
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.endpoints.retained import PATIENCE
@@ -38,12 +39,15 @@ _AGE_IS_EXACT_TO = 3.0
 """Seconds by which the age of a retained card may be wrong: MQTT counts whole seconds."""
 _RESTART_QUERIES = 3
 """How many times a new process is asked. It may be too busy to answer, because the broker gives it the old calls."""
+_ASKED_AGAIN_AFTER = 2.0
+"""Seconds until the servers are asked again for a call, when one of them has not answered in time."""
 
 
 class Decision(Enum):
     """What to do with a call that may be lost."""
 
     KEEP = "keep waiting for the response"
+    ASK_AGAIN = "ask the servers again: one that has not answered yet may have the call"
     SEND_AGAIN = "send the call again now"
     SEND_AGAIN_LATER = "send the call again when a lost server has had time to leave the tool's share group"
     FAIL_AS_LOST = "fail: the call may have run, and must not run twice"
@@ -60,6 +64,7 @@ class Situation:
         server_ended: The process of a server that may have had the call has ended.
         unconfirmed: The connection was lost before the broker confirmed the call.
         all_answered: There are online servers of the tool, and each of them has answered.
+        may_answer: The client can see all servers of the tool, and each of them answers queries, though perhaps later.
         group_left: Every lost server that may have had the call left the tool's share group before its card said
             offline. The servers of this package do this. A server of another implementation may stay in the group, and
             then the broker could still give the call to this server.
@@ -71,6 +76,7 @@ class Situation:
     server_ended: bool
     unconfirmed: bool
     all_answered: bool
+    may_answer: bool
     group_left: bool
 
 
@@ -86,10 +92,37 @@ def decide(call: Situation) -> Decision:
         return Decision.FAIL_AS_LOST
     if call.repeatable:
         return Decision.SEND_AGAIN if call.all_answered and call.group_left else Decision.SEND_AGAIN_LATER
-    if call.server_ended or (call.unconfirmed and not call.all_answered):
+    if call.server_ended:
         return Decision.FAIL_AS_LOST
+    if call.unconfirmed and not call.all_answered:
+        return Decision.ASK_AGAIN if call.may_answer else Decision.FAIL_AS_LOST
     # Without all answers, a server that did not answer may have the call.
     return Decision.SEND_AGAIN if call.all_answered else Decision.KEEP
+
+
+class _Answers(NamedTuple):
+    """What the servers of a tool have said.
+
+    Attributes:
+        servers: The servers that were asked.
+        holders: For each call that a server has, the id of that server.
+        all_answered: See :class:`Situation`.
+        may_answer: See :class:`Situation`.
+    """
+
+    servers: list[str]
+    holders: dict[str, str]
+    all_answered: bool
+    may_answer: bool
+
+
+def _takes(card: ServerCard) -> set[str]:
+    """The tools whose calls a server may have.
+
+    A server claims the name of a tool, then takes the tool's calls, and only then lists the tool. When its connection
+    breaks in between, it may have calls long before its card lists the tool.
+    """
+    return {*card.tools, *(card.claims or ())}
 
 
 @dataclass(frozen=True)
@@ -131,7 +164,7 @@ class Recovery:
         """
         now = asyncio.get_running_loop().time()
         self._lost_servers.pop(card.server, None)
-        self._lost_servers[card.server] = _LostServer(card.server, set(card.tools), now)  # the latest is the last
+        self._lost_servers[card.server] = _LostServer(card.server, _takes(card), now)  # the latest is the last
         while (first := next(iter(self._lost_servers.values()))).lost_at <= now - _MAY_HAVE_FOR:
             del self._lost_servers[first.server]
         affected = self._may_be_at(card)
@@ -148,6 +181,8 @@ class Recovery:
         """
         affected = self._may_be_at(before)
         if affected:
+            for pending in affected:
+                pending.restarted.append(before.server)
             self._tasks.start(self._recover_from_restart(before, affected))
 
     def on_reconnected(self, session_present: bool) -> None:
@@ -176,7 +211,7 @@ class Recovery:
 
     def _may_be_at(self, card: ServerCard) -> list[PendingCall]:
         """The calls that a server may have."""
-        tools = set(card.tools)
+        tools = _takes(card)
         return [
             pending
             for pending in self._calls.under_way()
@@ -201,7 +236,8 @@ class Recovery:
             if answered:
                 break
         for pending in affected:
-            if holders.get(pending.handle.call_id) == before.server:
+            pending.restarted.remove(before.server)
+            if not pending.handle.done and holders.get(pending.handle.call_id) == before.server:
                 pending.count_attempt()
         lost = [p for p in affected if not p.handle.done and p.resend is None and p.handle.call_id not in holders]
         for pending in lost:
@@ -221,7 +257,7 @@ class Recovery:
 
     async def _find_or_send(self, pending: PendingCall) -> None:
         handle = pending.handle
-        servers, holders, all_answered = await self._ask(handle.tool, [pending], self._queries.can_ask)
+        servers, holders, all_answered, _ = await self._ask(handle.tool, [pending], self._queries.can_ask)
         async with self._one_at_a_time:  # a recovery that began meanwhile may send the call
             if handle.done or pending.confirmed is not None:
                 return
@@ -234,10 +270,18 @@ class Recovery:
                 self._calls.send_again(pending)
 
     async def _recover_tool(self, tool: str, affected: list[PendingCall]) -> None:
-        _, holders, all_answered = await self._ask(tool, affected)
+        answers = await self._ask(tool, affected)
+        again: list[PendingCall] = []
         for pending in affected:
-            if not pending.handle.done and pending.resend is None:
-                self._carry_out(pending, holders.get(pending.handle.call_id), all_answered)
+            open_still = not pending.handle.done and pending.resend is None
+            if open_still and self._carry_out(pending, answers) is Decision.ASK_AGAIN:
+                again.append(pending)
+        if again:
+            self._tasks.start(self._ask_again(again))
+
+    async def _ask_again(self, calls: list[PendingCall]) -> None:
+        await asyncio.sleep(_ASKED_AGAIN_AFTER)
+        self._recover_soon([pending for pending in calls if pending.unconfirmed and not pending.handle.done])
 
     async def _servers_to_ask(self, tool: str) -> list[str]:
         """Wait until the servers of a tool are known again, and return the ids of those that may have its calls."""
@@ -254,7 +298,7 @@ class Recovery:
 
     async def _ask(
         self, tool: str, calls: list[PendingCall], asked: Callable[[str], bool] = lambda _: True
-    ) -> tuple[list[str], dict[str, str], bool]:
+    ) -> _Answers:
         """Ask the servers of a tool which of these calls they have.
 
         Args:
@@ -263,12 +307,13 @@ class Recovery:
             asked: Whether to ask a server, given its id.
 
         Returns:
-            The servers; for each call that a server has, the id of that server; and whether all servers have answered.
-            When the client cannot see all servers, not all have answered for a call that must not run twice.
+            What the servers have said. When the client cannot see all servers, not all have answered for a call that
+            must not run twice.
         """
         servers = [server for server in await self._servers_to_ask(tool) if asked(server)]
         known = {card.server for card in self._catalog.servers()}
         holders, all_answered = await self._queries.ask(servers, [pending.handle.call_id for pending in calls])
+        seen_all = True
         delicate = [each for each in calls if not each.repeatable and each.handle.call_id not in holders]
         if delicate:
             found, seen_all = await self._find_others(tool, delicate, known)
@@ -277,11 +322,12 @@ class Recovery:
             if others:
                 held, told = await self._queries.ask(others, [pending.handle.call_id for pending in delicate])
                 servers, holders, all_answered = [*servers, *others], {**holders, **held}, all_answered and told
-        return servers, holders, all_answered
+        may_answer = seen_all and bool(servers) and all(map(self._queries.can_ask, servers))
+        return _Answers(servers, holders, all_answered, may_answer)
 
     async def _find_others(self, tool: str, calls: list[PendingCall], known: set[str]) -> tuple[list[str], bool]:
-        """Find all online servers of a tool: also those that its card does not list, and those that have come online
-        while the others were asked.
+        """Find all online servers of a tool: also those that its card does not list, those that have come online while
+        the others were asked, and those that claim the tool's name.
 
         A server of an earlier version is not listed. When such a server is gone, it may have run the calls.
 
@@ -294,7 +340,7 @@ class Recovery:
             The ids of the servers, and whether the broker lets the client see all servers.
         """
         seen_all = await self._catalog.complete(once=True)
-        cards = [card for card in self._catalog.servers() if tool in card.tools]
+        cards = [card for card in self._catalog.servers() if tool in _takes(card)]
         for card in cards:
             if card.server not in known and card.status != "online":
                 for pending in calls:
@@ -325,7 +371,7 @@ class Recovery:
         async with self._one_at_a_time:
             if not calls or not await self._catalog.barrier():
                 return []
-            _, holders, all_answered = await self._ask(tool, calls)
+            _, holders, all_answered, _ = await self._ask(tool, calls)
             for pending in calls:
                 holder = holders.get(pending.handle.call_id)
                 if holder is not None and not pending.handle.done and self._catalog.is_server_online(holder):
@@ -362,17 +408,17 @@ class Recovery:
 
     # Deciding
 
-    def _carry_out(self, pending: PendingCall, holder: str | None, all_answered: bool) -> None:
-        """Decide what to do with a call, and do it.
+    def _carry_out(self, pending: PendingCall, answers: _Answers) -> Decision:
+        """Decide what to do with a call, and do it, except for asking again.
 
         Args:
             pending: The call.
-            holder: The server that has the call, if any.
-            all_answered: See :class:`Situation`.
+            answers: What the servers have said.
         """
-        if holder is not None and not self._catalog.is_server_online(holder):
-            return  # it was lost after its answer, and the recovery from that loss decides
         handle = pending.handle
+        holder = answers.holders.get(handle.call_id)
+        if holder is not None and not self._catalog.is_server_online(holder):
+            return Decision.KEEP  # it was lost after its answer, and the recovery from that loss decides
         server_ended = self._server_ended(pending)
         if server_ended:
             self._count(pending, holder)
@@ -383,7 +429,8 @@ class Recovery:
                 repeatable=pending.repeatable,
                 server_ended=server_ended,
                 unconfirmed=pending.unconfirmed,
-                all_answered=all_answered,
+                all_answered=answers.all_answered,
+                may_answer=answers.may_answer,
                 group_left=all(self._queries.can_ask(server) for server in pending.lost_servers),
             )
         )
@@ -396,6 +443,7 @@ class Recovery:
             self._fail_as_lost(pending, handle.server)
         elif holder is not None:
             self._keep(pending, holder)
+        return decision
 
     def _count(self, pending: PendingCall, holder: str | None) -> None:
         """Count one more attempt at a call whose server has ended.
