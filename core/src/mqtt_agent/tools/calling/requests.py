@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mqtt_agent.aio.waiting import within
-from mqtt_agent.errors import CallError, ToolUnavailable
+from mqtt_agent.errors import CallError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools.calling.handle import error_of
 from mqtt_agent.tools.calling.live_catalog import RETURN_WITHIN, LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
@@ -22,6 +22,7 @@ __all__ = ["Requests"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 1000
+_NO_SUCH_METHOD = "-32601"
 
 
 class Requests:
@@ -123,6 +124,8 @@ class Requests:
         for name, entries in zip(names, found, strict=True):
             if not isinstance(entries, BaseException):
                 listed += [{**entry, "server": name} for entry in entries]
+            elif isinstance(entries, ToolFailed) and entries.code == _NO_SUCH_METHOD:
+                continue  # the server answers that it has no such list
             elif isinstance(entries, CallError):
                 missing[name] = entries
                 logger.warning("the list of all servers lacks the %s of server %s: %s", key, name, entries)
