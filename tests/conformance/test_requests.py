@@ -150,9 +150,7 @@ async def test_a_request_whose_replica_is_gone_goes_to_another_one(
 async def test_a_list_says_which_servers_it_lacks_and_an_empty_list_is_an_error_then(
     strange_server: StrangeServer, make_server: MakeServer, make_client: MakeClient
 ) -> None:
-    await strange_server.show(
-        status="offline", capabilities={"resources": {}}, unavailable="lost, nobody knows why"
-    )
+    await strange_server.show(status="offline", capabilities={"resources": {}}, unavailable="lost, nobody knows why")
     client = await make_client()
 
     async def lacks() -> bool:
