@@ -19,15 +19,16 @@ from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import CallError, MQTTAgentError, TaskError
 from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient, ToolList
-from mqtt_agent.wire import TaskEvent, ToolCard
+from mqtt_agent.wire import ToolCard
 from pydantic import ValidationError
 
 from mcp_mqtt_agent.agent_results import failed
-from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
+from mcp_mqtt_agent.agent_task import AgentTask
 from mcp_mqtt_agent.agent_tools import AgentTools
-from mcp_mqtt_agent.call_results import answer_of_call, complete, failed_call, tool_of
+from mcp_mqtt_agent.call_results import complete, failed_call, tool_of
 from mcp_mqtt_agent.call_task import CallTask
 from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.finishing import finish_call, finish_task, progress_to
 from mcp_mqtt_agent.hiding import hidden
 from mcp_mqtt_agent.incomplete import lacking, meta_of
 from mcp_mqtt_agent.logs import Logs, add_levels, level_of
@@ -214,7 +215,7 @@ class Face:
                     if wants_tasks(ctx):
                         return self._tasks.created(ctx, handle)
                     assert self._agents is not None
-                    call.handle = self._agents.follow(handle, on_question, _progress_to(ctx))
+                    call.handle = self._agents.follow(handle, on_question, progress_to(ctx))
                 elif is_modern(ctx) and card.task_support in ("optional", "required") and wants_tasks(ctx):
                     return await self._begin_task(ctx, card, params)
                 elif card.task_support == "required":
@@ -296,7 +297,7 @@ class Face:
         """Follow a call until it has a result, or until its tool asks a client of 2026."""
         if call.logs is not None:
             call.logs.ctx = ctx  # a client that comes back has another request
-        finish = _finish_task(ctx, handle) if isinstance(handle, AgentTask) else _finish_call(ctx, call, handle)
+        finish = finish_task(ctx, handle) if isinstance(handle, AgentTask) else finish_call(ctx, call, handle)
         finishing, asked = asyncio.ensure_future(finish), asyncio.ensure_future(call.asked())
         kept = False
         try:
@@ -312,34 +313,3 @@ class Face:
             if not handle.done and not kept:
                 self._open.cancel(handle, "the MCP client gave up")  # not here: anyio cancels whatever waits here
             await asyncio.gather(finishing, asked, return_exceptions=True)
-
-
-async def _finish_call(ctx: Context, call: OpenCall, handle: CallHandle) -> dict[str, Any]:
-    async for partial in handle.partials():
-        await _pass_on(ctx, partial)
-    try:
-        return complete(ctx, await answer_of_call(handle))
-    finally:
-        if call.logs is not None:
-            await call.logs.sent()
-
-
-def _progress_to(ctx: Context) -> OnProgress:
-    """What passes on the progress of a task, if the client wants any."""
-
-    async def pass_on(event: TaskEvent) -> None:
-        if event.progress is not None:
-            await ctx.session.report_progress(event.progress, event.total, event.content)
-
-    return pass_on
-
-
-async def _finish_task(ctx: Context, task: AgentTask) -> dict[str, Any]:
-    task.on_progress = _progress_to(ctx)
-    return complete(ctx, dict(await asyncio.shield(task.outcome)))
-
-
-async def _pass_on(ctx: Context, partial: Any) -> None:
-    """Pass on a progress report, if the client wants any. MCP has no place for other partial results."""
-    if isinstance(partial, dict) and isinstance(partial.get("progress"), (int, float)):
-        await ctx.session.report_progress(partial["progress"], partial.get("total"), partial.get("message"))
