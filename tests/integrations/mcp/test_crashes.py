@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from brokers import Mosquitto, free_port
@@ -196,6 +197,17 @@ async def begin(session: ClientSession, chain: Chain, moment: str) -> Sequence[a
     return futures
 
 
+@contextlib.contextmanager
+def _ends_with_its_face() -> Iterator[None]:
+    """The SDK's client of 2026 over HTTP ends as a whole, with the error of its connection."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        yield
+    errors: list[Any] = [caught.value]
+    while groups := [each for each in errors if hasattr(each, "exceptions")]:
+        errors = [each for each in errors if each not in groups] + [e for group in groups for e in group.exceptions]
+    assert all(isinstance(each, httpx2.TransportError) for each in errors), errors
+
+
 def is_told(outcome: Any) -> bool:
     """Whether the end of a request is a result, or an error with words. No list is empty: every server has entries."""
     if isinstance(outcome, BaseException):
@@ -217,6 +229,18 @@ async def test_after_a_sigkill_no_client_hangs_everything_works_again_and_no_pro
     chain: Chain, kind: Kind, victim: str, moment: str
 ) -> None:
     bridge = chain.bridge()
+    ends = _ends_with_its_face if victim == "face" and kind.http and kind.modern else contextlib.nullcontext
+    with ends():
+        bridge = await crash(chain, bridge, kind, victim, moment)
+    if victim == "face":
+        async with chain.client(kind) as session:
+            await works(session, chain)
+    assert await asyncio.to_thread(bridge.interrupt) == 130
+    await chain.nothing_is_left()
+
+
+async def crash(chain: Chain, bridge: Running, kind: Kind, victim: str, moment: str) -> Running:
+    """Kill a process while a client waits, and see what the client is told. Returns the bridge that runs then."""
     async with chain.client(kind) as session:
         assert (session.protocol_version == "2026-07-28") is kind.modern
         waiting = await begin(session, chain, moment)
@@ -239,11 +263,7 @@ async def test_after_a_sigkill_no_client_hangs_everything_works_again_and_no_pro
             assert [each.uri for each in outcomes[0].resources] == ["note://first"]
         if victim != "face":
             await works(session, chain)
-    if victim == "face":
-        async with chain.client(kind) as session:
-            await works(session, chain)
-    assert await asyncio.to_thread(bridge.interrupt) == 130
-    await chain.nothing_is_left()
+    return bridge
 
 
 async def test_replicas_of_a_bridge_spread_the_calls_and_a_killed_one_costs_a_reading_call_only_seconds(
