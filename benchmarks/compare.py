@@ -34,7 +34,6 @@ from subjects import FLOOR, OURS, SUBJECTS, Subject
 
 RESULTS = HERE / "results"
 TEXT = "123456789"  # {"text":"123456789"} has 20 bytes
-AT_ONCE = (1, 64)
 PAIRS = (
     ("structured", OURS.key),
     ("ainvoke", OURS.key),
@@ -42,6 +41,7 @@ PAIRS = (
     ("uvloop", OURS.key),
     ("signed-delegate", "delegate"),
     ("mcp-bridge", "mcp-direct"),
+    ("mcp-bridge", "mcp"),
     (OURS.key, "nats"),
     (OURS.key, "grpc"),
     ("a2a-gateway", "a2a-sdk"),
@@ -88,7 +88,7 @@ class Running:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self.turns = {at_once: Turns() for at_once in AT_ONCE}
+        self.turns = {at_once: Turns() for at_once in subject.at_once}
         self._stack = contextlib.ExitStack()
         self._measured: dict[str, Measured] = {}
 
@@ -111,7 +111,7 @@ class Running:
         return worker
 
     def warm_up(self) -> None:
-        for at_once in AT_ONCE:
+        for at_once in self.turns:
             self._client.load(at_once, 0.3, TEXT)
 
     def turn(self, at_once: int, seconds: float) -> Load:
@@ -149,8 +149,8 @@ def run(subjects: Sequence[Subject], rounds: int, seconds: float) -> dict[str, A
             else:
                 running.append(one)
         for number in range(rounds):
-            for at_once in AT_ONCE:
-                for one in list(running):
+            for at_once in sorted({each for one in running for each in one.turns}):
+                for one in [one for one in running if at_once in one.turns]:
                     try:
                         one.turn(at_once, seconds)
                     except CouldNotRun as error:
@@ -234,10 +234,13 @@ def tables(results: dict[str, Any]) -> str:
     for key, to in PAIRS:
         if key in subjects and to in subjects:
             over = _ratio(subjects, key, to, "1", "p50_ms")
-            full = _ratio(subjects, key, to, "64", "calls_per_second")
-            cpu = _short(_cpu(subjects[key]) / _cpu(subjects[to]))
-            what = f"{subjects[key]['title']}, to {subjects[to]['title']}"
-            parts += ["", f"{what}: p50 {over} with 1 at once; calls/s {full} and CPU {cpu} with 64."]
+            what = f"{subjects[key]['title']}, to {subjects[to]['title']}: p50 {over} with 1 at once"
+            common = [each for each in subjects[key]["at_once"] if each != "1" and each in subjects[to]["at_once"]]
+            for at_once in common:
+                full = _ratio(subjects, key, to, at_once, "calls_per_second")
+                cpu = _short(_cpu(subjects[key], at_once) / _cpu(subjects[to], at_once))
+                what += f"; calls/s {full} and CPU {cpu} with {at_once}"
+            parts += ["", f"{what}."]
     parts += [
         "",
         "The absolute values, as medians. CPU is seconds of CPU time for 1,000 calls, and MB is peak memory, each for "
@@ -288,8 +291,8 @@ def _ratio(subjects: dict[str, Any], key: str, to: str, at_once: str, what: str)
     return f"{_short(statistics.median(ratios))} ({_short(min(ratios))}–{_short(max(ratios))})"
 
 
-def _cpu(subject: dict[str, Any]) -> float:
-    return sum(subject["at_once"]["64"]["cpu_seconds_per_1000_calls"].values())
+def _cpu(subject: dict[str, Any], at_once: str = "64") -> float:
+    return sum(subject["at_once"][at_once]["cpu_seconds_per_1000_calls"].values())
 
 
 def _short(ratio: float) -> str:

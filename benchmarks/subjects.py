@@ -24,6 +24,11 @@ REFERENCE = HERE / "peers" / "reference"
 INSTALLED_WITHIN = 120.0
 
 
+AT_ONCE = (1, 64)
+WITH_32 = (1, 32, 64)
+"""The goal for MCP is one for 32 calls at once."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A program that can call the tool ``echo``, or give ``echo`` as a task.
@@ -36,6 +41,7 @@ class Subject:
         broker: Starts the broker that client and server use. None means that the server itself listens at the URL.
         lacks: What the program does not do with a call or a task, as a list in words; empty when it does all of it.
         prepare: Installs the packages that the subject needs; raises :class:`CouldNotRun`.
+        at_once: How many calls are in progress at the same time, in turns of their own.
     """
 
     key: str
@@ -45,6 +51,7 @@ class Subject:
     broker: Callable[[], AbstractContextManager[Mosquitto | Started]] | None = Mosquitto
     lacks: str = ""
     prepare: Callable[[], None] = lambda: None
+    at_once: tuple[int, ...] = AT_ONCE
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -129,6 +136,7 @@ SUBJECTS = [
         broker=None,
         lacks="acknowledge, deduplicate, survive",
         prepare=_needs("mcp"),
+        at_once=WITH_32,
     ),
     Subject(
         "mcp-direct",
@@ -137,6 +145,7 @@ SUBJECTS = [
         _python("mcp_stdio", "direct"),
         broker=None,
         prepare=_needs("mcp"),
+        at_once=WITH_32,
     ),
     Subject(
         "mcp-bridge",
@@ -144,6 +153,7 @@ SUBJECTS = [
         _python("mcp_stdio", "bridge"),
         _python("mcp_stdio", "call"),
         prepare=_needs("mcp_mqtt_agent"),
+        at_once=WITH_32,
     ),
     Subject(
         "nats",

@@ -142,6 +142,15 @@ async def test_a_toolkit_that_finds_nothing_says_so_once(
     await until(lambda: not client._catalog.is_online("search"))
     [offline] = await told(Selection())
     assert "none of the 1 known tools is online" in offline
+    lost = ServerCard(server="lost", tools=["x"], status="offline", unavailable="the machine is off")
+    topics = Topics(client._scope.topics.namespace.removesuffix("/mcp"))
+    await client.connection.publish(topics.server_card("lost"), encode(lost), retain=True)
+    await until(lambda: client._catalog.server("lost") is not None)
+    hands = EmptyHands()
+    lacks, _ = await told(Selection())
+    assert lacks == (
+        "the list of tools is incomplete in namespace 'ns' at mqtt://broker:1883: server lost: the machine is off"
+    )
 
 
 async def test_for_a_misspelled_name_the_right_name_is_suggested(

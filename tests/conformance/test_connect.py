@@ -147,7 +147,9 @@ async def begin(start: Callable[[], Awaitable[None]], happened: Callable[[], obj
     await asyncio.wait([starting])
 
 
-@pytest.mark.rule("MQTT-1", "SESSION-1", "SESSION-2", "SESSION-8", "PRES-1", "PRES-2", "PRES-12", "SESSION-10")
+@pytest.mark.rule(
+    "MQTT-1", "SESSION-1", "SESSION-2", "SESSION-8", "PRES-1", "PRES-2", "PRES-12", "SESSION-10", "SCARD-9"
+)
 async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_delay(notes: Notes) -> None:
     for replica in ("a", None):
         server = ToolServer("weather", broker=notes.url, namespace="ns", replica=replica, will_delay=7)
@@ -161,6 +163,7 @@ async def test_a_server_connects_with_a_session_that_lasts_and_a_will_with_a_del
     assert (named.will_topic, named.will_qos, named.will_retain) == ("ns/mcp/servers/weather:a/card", 1, True)
     assert named.will_properties["WillDelayInterval"] == 7 + 30
     assert (named.will["server"], named.will["status"], named.will["tools"]) == ("weather:a", "offline", ["forecast"])
+    assert named.will["unavailable"] == "the server has lost its connection, or has died"
     assert "MessageExpiryInterval" not in named.will_properties
     assert unnamed.will_properties["MessageExpiryInterval"] == 24 * 3600
 

@@ -139,5 +139,69 @@ async def test_a_request_whose_replica_is_gone_goes_to_another_one(
     reading = asyncio.ensure_future(client.read_resource("odd", "x:a"))
     await until(lambda: len(got) == 3)
     await strange_server.show(status="offline")
+    await strange_server.show(capabilities={"resources": {}}, started="2027-01-01T00:00:00.000Z", epoch=1)
+    await until(lambda: len(got) == 4)  # the next process of the server is asked too
+    await strange_server.show(status="offline")
     with pytest.raises(ToolUnavailable, match="odd: no online replica has resources"):
-        await soon(reading)
+        await soon(reading, 20)
+
+
+@pytest.mark.rule("SCARD-9", "REQUEST-1")
+async def test_a_list_says_which_servers_it_lacks_and_an_empty_list_is_an_error_then(
+    strange_server: StrangeServer, make_server: MakeServer, make_client: MakeClient
+) -> None:
+    await strange_server.show(status="offline", capabilities={"resources": {}}, unavailable="lost, nobody knows why")
+    client = await make_client()
+
+    async def lacks() -> bool:
+        return bool((await client.list_tools()).incomplete)
+
+    await becomes(lacks)
+    said = ["server odd: lost, nobody knows why"]
+    tools, servers = await soon(client.list_tools()), await soon(client.list_servers())
+    assert (tools, tools.incomplete, servers, servers.incomplete) == ([], said, [], said)
+    with pytest.raises(ToolUnavailable, match="no server could be asked for its resources: server odd: .*lost, nobody"):
+        await soon(client.list_resources())
+    assert (await soon(client.list_prompts())) == []  # the server has none
+    server = make_server("books")
+    library(server)
+    await soon(server.start())
+
+    async def sees_three() -> bool:
+        return len(await client.list_resources()) == 3
+
+    await becomes(sees_three)
+    [lacking] = (await soon(client.list_resources())).incomplete
+    assert lacking.endswith("lost, nobody knows why")
+    await strange_server.show(unavailable="the machine behind it is off", tools=[])
+
+    async def says_so() -> bool:
+        return (await client.list_tools()).incomplete == ["server odd: the machine behind it is off"]
+
+    await becomes(says_so)
+    await strange_server.show(status="offline")  # somebody has stopped it
+
+    async def is_whole() -> bool:
+        return not (await client.list_tools()).incomplete and not (await client.list_resources()).incomplete
+
+    await becomes(is_whole)
+
+
+@pytest.mark.rule("SCARD-9")
+async def test_the_tools_of_an_agent_that_was_lost_are_missing_in_a_list(
+    stranger: Stranger, make_client: MakeClient
+) -> None:
+    await stranger.tell("servers/odd/card", {"server": "odd", "tools": ["strange"], "agent": "host"}, retain=True)
+    await stranger.tell("tools/strange/card", {"tool": "strange", "server": "odd"}, retain=True)
+    lost = {"name": "host", "status": "offline"}
+    topic = f"{stranger.mcp.removesuffix('/mcp')}/agents/host/status"
+    await stranger.connection.publish(topic, json.dumps(lost).encode(), retain=True)
+    client = await make_client()
+
+    async def lacks() -> bool:
+        listed = await client.list_tools()
+        return not listed and listed.incomplete == [
+            "server odd: agent host, whose connection the server uses, is offline"
+        ]
+
+    await becomes(lacks)

@@ -13,7 +13,7 @@ from brokers import Broker, free_port
 from mcp import Client
 from mcp_mqtt_agent import Face
 from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
-from mqtt_agent import ToolClient
+from mqtt_agent import ToolClient, ToolContext, ToolServer
 from mqtt_agent.adapting.bearers import Identity
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import ToolUnavailable
@@ -162,3 +162,44 @@ async def test_two_mcp_clients_at_once_get_their_own_answers_and_a_second_stream
         assert "odd_echo" in listed.text
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_result_of_data_alone_has_a_text_and_the_marks_of_a_block_are_kept(
+    make_bridge: MakeBridge, client: ToolClient, odd: OddServer
+) -> None:
+    odd.offer("data_only", "marked")
+    await make_bridge("odd", odd.command)
+    await shows(client, "odd.data_only", "odd.marked")
+    for mode in ("legacy", "auto"):
+        face = Face(client)
+        async with face.live(), Client(face.server, mode=mode) as peer:
+            data: Any = await soon(peer.call_tool(model_name("odd.data_only"), {}))
+            assert data.structured_content == {"memories": ["one"]}
+            assert json.loads(data.content[0].text) == {"memories": ["one"]}
+            marked: Any = await soon(peer.call_tool(model_name("odd.marked"), {}))
+            [block] = marked.model_dump(by_alias=True, exclude_none=True)["content"]
+            marks = {"audience": ["user"], "priority": 0.9, "lastModified": "2026-01-01T00:00:00Z"}
+            assert block == {"type": "text", "text": "for people", "annotations": marks}
+
+
+async def test_each_progress_value_that_a_client_gets_is_greater_than_the_one_before(
+    client: ToolClient, mosquitto: Broker, namespace: str
+) -> None:
+    async def count(ctx: ToolContext) -> str:
+        for value in (5, 5, 3, 10):
+            await ctx.progress(value, 10)
+        return "counted"
+
+    server = ToolServer("counter", broker=mosquitto.url, namespace=namespace)
+    server.add_tool("count", count)
+    async with server:
+        await shows(client, "count")
+        for mode in ("legacy", "auto"):
+            face, heard = Face(client), list[float]()
+
+            async def hear(progress: float, total: float | None, message: str | None) -> None:
+                heard.append(progress)  # noqa: B023
+
+            async with face.live(), Client(face.server, mode=mode) as peer:
+                await soon(peer.call_tool("count", {}, progress_callback=hear), 20)
+            assert heard == [5, 10]

@@ -9,12 +9,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
-from brokers import Mosquitto
+from brokers import Mosquitto, free_port
 from cli.terminal import Running, Terminal
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.session import ClientSession
@@ -31,6 +33,27 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 ENDS_WITHIN = 60
 """Seconds that a client may wait for the end of what a crash has interrupted. The machine may be busy."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of MCP client: the protocol that it speaks, and how it reaches its face."""
+
+    mode: str
+    http: bool
+
+    @property
+    def modern(self) -> bool:
+        return self.mode == "auto"
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 class Chain:
@@ -63,19 +86,30 @@ class Chain:
         return self.processes("crash_server.py")
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[ClientSession]:
+    async def client(self, kind: Kind) -> AsyncIterator[ClientSession]:
         """An MCP client with a face of its own, which sees the tools."""
         told = self.folder / f"face-{len(self.faces)}"
         command = f"echo $$ > {told}; exec {sys.executable} -m mqtt_agent.cli mcp"
-        face = StdioServerParameters(command="sh", args=["-c", command], env=self.terminal.environment)
-        async with Client(face, mode="legacy") as client:
-            self.faces.append(int(told.read_text()))
+        face: Any = StdioServerParameters(command="sh", args=["-c", command], env=self.terminal.environment)
+        served: Running | None = None
+        if kind.http:
+            port = free_port()
+            served = self.terminal.start("mcp", "--http", str(port))
+            told.write_text(str(served.pid))
+            await becomes(lambda: _listens(port), 60)
+            face = f"http://127.0.0.1:{port}/mcp"
+        try:
+            async with Client(face, mode=kind.mode) as client:
+                self.faces.append(int(told.read_text()))
 
-            async def sees_it() -> bool:
-                return model_name("crash.job") in {tool.name for tool in (await client.list_tools()).tools}
+                async def sees_it() -> bool:
+                    return model_name("crash.job") in {tool.name for tool in (await client.list_tools()).tools}
 
-            await becomes(sees_it, 30)
-            yield client.session
+                await becomes(sees_it, 30)
+                yield client.session
+        finally:
+            if served is not None:
+                await asyncio.to_thread(served.kill)
 
     async def begun(self, what: str) -> int:
         """Wait until a server has begun with this. Returns its process id."""
@@ -106,15 +140,42 @@ async def works(session: ClientSession, chain: Chain) -> None:
     async def does() -> bool:
         with contextlib.suppress(MCPError):
             tools = {tool.name for tool in (await soon(session.list_tools(), 30)).tools}
+            assert tools  # an empty list would say that there are no tools at all
             if len(tools) == 4 and not (await soon(call(session, "work"), 30)).is_error:
                 return [each.uri for each in (await soon(session.list_resources(), 30)).resources] == ["note://first"]
         return False
 
     await becomes(does, ENDS_WITHIN)
-    made = (await ask(session, "tools/call", name=model_name("crash.job"), arguments={}, task={}))["task"]
-    done = await ask(session, "tasks/result", taskId=made["taskId"])
+    done = await end_of_task(session, await begin_task(session))
     [server] = chain.servers
     assert done["content"][0]["text"] == str(server.pid)
+
+
+async def begin_task(session: ClientSession) -> str:
+    """Call a tool as a task, as the client's protocol has it. Returns the id of the task."""
+    modern = session.protocol_version == "2026-07-28"
+    asked: dict[str, Any] = {"name": model_name("crash.job"), "arguments": {}}
+    made = await ask(session, "tools/call", **(asked if modern else {**asked, "task": {}}))
+    return str((made if modern else made["task"])["taskId"])
+
+
+async def end_of_task(session: ClientSession, task_id: str) -> dict[str, Any]:
+    """Wait for the result of a task: a client of 2025 in one request, one of 2026 by looking again and again."""
+    if session.protocol_version != "2026-07-28":
+        asked: dict[str, Any] = {"method": "tasks/result", "params": {"taskId": task_id}}
+        options: Any = {}
+        session._stamp(asked, options)  # pyright: ignore[reportPrivateUsage]
+        return await session._dispatcher.send_raw_request(  # pyright: ignore[reportPrivateUsage]
+            "tasks/result", asked["params"], options
+        )
+    seen: dict[str, Any] = {}
+
+    async def has_ended() -> bool:
+        seen.update(await ask(session, "tasks/get", taskId=task_id))
+        return bool(seen["status"] != "working")
+
+    await becomes(has_ended, ENDS_WITHIN)
+    return dict(seen.get("result") or seen)
 
 
 async def begin(session: ClientSession, chain: Chain, moment: str) -> Sequence[asyncio.Future[Any]]:
@@ -128,11 +189,7 @@ async def begin(session: ClientSession, chain: Chain, moment: str) -> Sequence[a
         waiting, begun = [session.list_resources(), session.list_tools()], ["tools", "resources"]
     else:
         chain.hold.touch()
-        made = (await ask(session, "tools/call", name=model_name("crash.job"), arguments={}, task={}))["task"]
-        asking = session._dispatcher.send_raw_request(  # pyright: ignore[reportPrivateUsage]
-            "tasks/result", {"taskId": made["taskId"]}, {}
-        )
-        waiting, begun = [asking], ["task"]
+        waiting, begun = [end_of_task(session, await begin_task(session))], ["task"]
     chain.hold.touch()
     futures = [asyncio.ensure_future(each) for each in waiting]
     for what in begun:
@@ -140,18 +197,52 @@ async def begin(session: ClientSession, chain: Chain, moment: str) -> Sequence[a
     return futures
 
 
+@contextlib.contextmanager
+def _ends_with_its_face() -> Iterator[None]:
+    """The SDK's client of 2026 over HTTP ends as a whole, with the error of its connection."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        yield
+    errors: list[Any] = [caught.value]
+    while groups := [each for each in errors if hasattr(each, "exceptions")]:
+        errors = [each for each in errors if each not in groups] + [e for group in groups for e in group.exceptions]
+    assert all(isinstance(each, httpx2.TransportError) for each in errors), errors
+
+
 def is_told(outcome: Any) -> bool:
-    """Whether the end of a request is a result, or an error with words."""
-    return not isinstance(outcome, BaseException) or (isinstance(outcome, MCPError) and bool(str(outcome)))
+    """Whether the end of a request is a result, or an error with words. No list is empty: every server has entries."""
+    if isinstance(outcome, BaseException):
+        return isinstance(outcome, MCPError) and bool(str(outcome))
+    return bool(getattr(outcome, "tools", True) and getattr(outcome, "resources", True))
 
 
+KINDS = {
+    f"{'http' if http else 'stdio'}-{year}": Kind(mode, http)
+    for http in (False, True)
+    for year, mode in (("2025", "legacy"), ("2026", "auto"))
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("moment", ["call", "listing", "task"])
 @pytest.mark.parametrize("victim", ["child", "bridge", "broker", "face"])
 async def test_after_a_sigkill_no_client_hangs_everything_works_again_and_no_process_is_left(
-    chain: Chain, victim: str, moment: str
+    chain: Chain, kind: Kind, victim: str, moment: str
 ) -> None:
     bridge = chain.bridge()
-    async with chain.client() as session:
+    ends = _ends_with_its_face if victim == "face" and kind.http and kind.modern else contextlib.nullcontext
+    with ends():
+        bridge = await crash(chain, bridge, kind, victim, moment)
+    if victim == "face":
+        async with chain.client(kind) as session:
+            await works(session, chain)
+    assert await asyncio.to_thread(bridge.interrupt) == 130
+    await chain.nothing_is_left()
+
+
+async def crash(chain: Chain, bridge: Running, kind: Kind, victim: str, moment: str) -> Running:
+    """Kill a process while a client waits, and see what the client is told. Returns the bridge that runs then."""
+    async with chain.client(kind) as session:
+        assert (session.protocol_version == "2026-07-28") is kind.modern
         waiting = await begin(session, chain, moment)
         if victim == "child":
             chain.servers[0].kill()
@@ -172,11 +263,7 @@ async def test_after_a_sigkill_no_client_hangs_everything_works_again_and_no_pro
             assert [each.uri for each in outcomes[0].resources] == ["note://first"]
         if victim != "face":
             await works(session, chain)
-    if victim == "face":
-        async with chain.client() as session:
-            await works(session, chain)
-    assert await asyncio.to_thread(bridge.interrupt) == 130
-    await chain.nothing_is_left()
+    return bridge
 
 
 async def test_replicas_of_a_bridge_spread_the_calls_and_a_killed_one_costs_a_reading_call_only_seconds(

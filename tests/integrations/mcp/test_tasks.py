@@ -13,6 +13,7 @@ import pytest
 from brokers import Broker
 from mcp import Client, MCPError
 from mcp.client.session import ClientSession
+from mcp.shared.inbound import MCP_NAME_HEADER, encode_header_value
 from mcp_mqtt_agent import Face
 from mcp_mqtt_agent.task_extension import TASKS
 from mcp_types import METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY, ElicitResult
@@ -94,6 +95,8 @@ async def ask(session: ClientSession, method: str, **params: Any) -> dict[str, A
     if session.protocol_version == "2026-07-28":
         capabilities = {"elicitation": {"form": {}}, "extensions": {TASKS: {}}}
         data["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities
+        if "taskId" in params:  # over HTTP, a header repeats it
+            options.setdefault("headers", {})[MCP_NAME_HEADER] = encode_header_value(params["taskId"])
     sending = session._dispatcher.send_raw_request(method, data["params"], options)  # pyright: ignore[reportPrivateUsage]
     return await soon(sending, 20)
 

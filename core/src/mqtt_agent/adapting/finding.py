@@ -96,6 +96,7 @@ class Found:
         asked: Whether anything was asked for at all.
         known: How many tools the broker knows, online and offline, whether they are wanted or not.
         online: How many of these tools are online.
+        incomplete: What the lists of tools and peers lack, and why: one sentence for each reason.
     """
 
     tools: list[ToolCard] = field(default_factory=list[ToolCard])
@@ -107,6 +108,7 @@ class Found:
     asked: bool = True
     known: int = 0
     online: int = 0
+    incomplete: list[str] = field(default_factory=list[str])
 
 
 async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | None = None) -> Found:
@@ -124,7 +126,9 @@ async def find(endpoint: Agent | ToolClient, wanted: Selection, peers: Peers | N
     if peers is not None and isinstance(endpoint, Agent):
         found.peers, found.missing_peers = await find_peers(endpoint, peers)
         found.asked = found.asked or bool(peers)
-        names = [card.name for card in await endpoint.peers(online_only=False)]
+        everyone = await endpoint.peers(online_only=False)
+        found.incomplete += [each for each in everyone.incomplete if each not in found.incomplete]
+        names = [card.name for card in everyone]
         found.hints |= {peer: hint_for(peer, names, "agent") for peer in found.missing_peers if peer not in names}
     return found
 
@@ -136,7 +140,10 @@ async def find_tools(client: ToolClient, wanted: Selection) -> Found:
         TransportError: The broker is not reachable, or refuses the client.
     """
     found = Found()
-    known = {card.tool: card for card in await client.list_tools(online_only=False)}
+    listed = await client.list_tools(online_only=False)
+    known = {card.tool: card for card in listed}
+    lacking = listed if wanted.tools is not None else await client.list_tools()  # who names tools is told of these
+    found.incomplete = list(lacking.incomplete)
     cards = {name: card for name, card in known.items() if card.status == "online"}
     found.asked = wanted.tools is None or bool(wanted.tools)
     found.known, found.online = len(known), len(cards)
@@ -210,13 +217,14 @@ def tell_missing(namespace: str, on_unavailable: OnUnavailable, found: Found) ->
 
 
 class EmptyHands:
-    """Logs a warning when a toolkit finds no tool and no peer, so that its agent has nothing to work with.
+    """Logs a warning when a toolkit finds no tool and no peer, or when the list that it searches lacks some.
 
-    The warning comes once, and not with each listing. When the toolkit finds something later, that is told once too.
+    A warning comes once, and not with each listing. When the toolkit finds something later, that is told once too.
     """
 
     def __init__(self) -> None:
         self._told = False
+        self._lacking: list[str] = []
 
     def tell(self, found: Found, url: BrokerURL, namespace: str) -> None:
         """Look at the result of a search.
@@ -226,6 +234,10 @@ class EmptyHands:
             url: The broker's URL. The user and the password are not logged.
             namespace: The prefix of all topics.
         """
+        if found.incomplete != self._lacking and found.asked:
+            self._lacking = found.incomplete
+            for each in found.incomplete:
+                logger.warning("the list of tools is incomplete in namespace %r at %s: %s", namespace, url, each)
         count = len(found.tools) + len(found.peers)
         if bool(count) != self._told or not found.asked:
             return

@@ -26,6 +26,7 @@ __all__ = ["PeerChange", "Peers"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_MOST_LOST = 20
 _ANSWERED_WITHIN = 2.0
 """Seconds in which a live member of a pool answers the Last Will of a dead member."""
 
@@ -131,6 +132,19 @@ class Peers:
             if card is not None and is_wanted(card):
                 found.append(card)
         return found
+
+    def lost(self, but: str) -> list[str]:
+        """The agents that are offline although nobody has stopped them, one sentence for each of up to 20.
+
+        Args:
+            but: The id of an agent that does not count.
+        """
+        offline = (name for name, status in self._statuses.items() if status.status != "online" and name != but)
+        # An agent that is stopped sets its card offline too. An agent that only gives tasks is nobody's peer.
+        cards = (self._cards[name] for name in offline if name in self._cards)
+        names = sorted(c.name for c in cards if c.status == "online" and not (c.meta or {}).get("requester"))
+        more = [f"and {len(names) - _MOST_LOST} more agents"] if len(names) > _MOST_LOST else []
+        return [f"agent {name} has lost its connection, or has died" for name in names[:_MOST_LOST]] + more
 
     def is_known(self, name: str) -> bool:
         """Whether the agent has published a card or a status."""

@@ -80,7 +80,7 @@ async def _look(
         found(tool.tool, tool.status, topics.tool_card(tool.tool))
     for server in await client.list_servers(online_only=False):
         found(server.server, server.status, topics.server_card(server.server))
-    async with looking_at_peers(session) as peers:
+    async with looking_at_peers(session) as (peers, _):
         for card in await peers.cards():
             found(card.name, card.status, topics.agent_card(card.name), topics.agent_status(card.name))
     return gone, known

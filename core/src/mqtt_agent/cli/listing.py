@@ -13,6 +13,7 @@ from mqtt_agent.cli.people import looking_at_peers
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.schemas import arguments
 from mqtt_agent.display.suggestions import hint_for
+from mqtt_agent.endpoints.listing import NOT_ALL_CARDS
 from mqtt_agent.wire import AgentCard, Message, ServerCard, ToolCard
 
 __all__ = ["add_to"]
@@ -44,6 +45,7 @@ async def tools(
             _show(session, card, lambda: _tell_tool(session.out, card, online))
             return 0
         found = await client.list_tools(server, online_only=not everything)
+        _tell_incomplete(session, found.incomplete)
     replicas = Counter(tool for each in online for tool in each.tools)
     _list(
         session,
@@ -59,6 +61,7 @@ async def servers(session: Session, everything: _All = False) -> None:
     """List the tool servers, one line for each replica."""
     async with session.client() as client:
         found = await client.list_servers(online_only=not everything)
+    _tell_incomplete(session, found.incomplete)
     _list(
         session,
         found,
@@ -80,8 +83,9 @@ async def agents(
     everything: _All = False,
 ) -> int:
     """List the agents, or show one."""
-    async with looking_at_peers(session) as peers:
+    async with looking_at_peers(session) as (peers, whole):
         found = await peers.cards()
+    _tell_incomplete(session, [] if whole else [NOT_ALL_CARDS])
     if name is not None:
         card = next((each for each in found if each.name == name), None)
         if card is None:
@@ -102,6 +106,11 @@ async def agents(
         _nothing(session, "no agent is online", everything),
     )
     return 0
+
+
+def _tell_incomplete(session: Session, incomplete: Sequence[str]) -> None:
+    for each in incomplete:
+        session.out.warn(f"the list is incomplete: {each}")
 
 
 def _list(

@@ -144,6 +144,11 @@ class Output:
             self._end_line()
             self.err.print(Text(printable(text), style=style), soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Print a line on the standard error, also for machines: what is on the standard output lacks something."""
+        self._end_line()
+        self.err.print(Text(printable(text), style="yellow"), soft_wrap=True)
+
     def ask(self, text: str) -> None:
         """Print a question on the standard error. The answer is typed in the same line."""
         self._end_line()

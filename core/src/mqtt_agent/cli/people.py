@@ -20,6 +20,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session
+from mqtt_agent.endpoints.listing import all_arrived
 from mqtt_agent.wire import DEFAULT_MAX_PAYLOAD, Topics
 
 __all__ = ["looking_at_peers", "read_line", "requester"]
@@ -28,8 +29,14 @@ _MAX_PEERS = 10_000
 
 
 @contextlib.asynccontextmanager
-async def looking_at_peers(session: Session) -> AsyncGenerator[Peers, None]:
-    """Follow the agents of the namespace without being one of them: nothing is published about this process."""
+async def looking_at_peers(session: Session) -> AsyncGenerator[tuple[Peers, bool], None]:
+    """Follow the agents of the namespace without being one of them: nothing is published about this process.
+
+    Gives the agents, and whether the cards and statuses of all of them have arrived.
+
+    Raises:
+        ConnectionLost: The connection is away, and did not come back within 30 s.
+    """
     name = session.settings.name or "cli"
     unique = f"{name}~{uuid.uuid4().hex[:8]}"
     client_id = session.settings.client_id or unique
@@ -49,8 +56,7 @@ async def looking_at_peers(session: Session) -> AsyncGenerator[Peers, None]:
     await connection.start()
     try:
         await peers.start()
-        await peers.complete()
-        yield peers
+        yield peers, await all_arrived(peers.complete, connection)
         await peers.stop()
     finally:
         await connection.stop(end_session=True)

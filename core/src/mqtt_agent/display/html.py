@@ -33,21 +33,34 @@ T = TypeVar("T")
 
 
 class Table(list[T], ABC):
-    """A list that a notebook shows as a table. In all other respects it is an ordinary list."""
+    """A list that a notebook shows as a table. In all other respects it is an ordinary list.
+
+    Args:
+        items: The entries.
+        incomplete: What the list lacks and why, one sentence for each reason.
+
+    Attributes:
+        incomplete: What the list lacks and why, one sentence for each reason. Empty when the list is whole.
+    """
 
     _what: ClassVar[str]
     _columns: ClassVar[Sequence[str]]
+
+    def __init__(self, items: Iterable[T] = (), incomplete: Iterable[str] = ()) -> None:
+        super().__init__(items)
+        self.incomplete: list[str] = list(incomplete)
 
     @abstractmethod
     def _row(self, item: T) -> Sequence[str]:
         """The cells of one row, as HTML."""
 
     def _repr_html_(self) -> str:
+        lacks = "".join(f"<div><i>incomplete: {escaped(each)}</i></div>" for each in self.incomplete)
         if not self:
-            return f"<i>no {self._what}s</i>"
+            return f"<i>no {self._what}s</i>{lacks}"
         shown = table(self._columns, [self._row(item) for item in self[:_MOST_ROWS]])
         more = f"<i>and {len(self) - _MOST_ROWS:,} more</i>" if len(self) > _MOST_ROWS else ""
-        return shown + more
+        return shown + more + lacks
 
 
 def card(name: str, state: str, text: str, hints: Iterable[str], body: str = "", bar: str = "") -> str:

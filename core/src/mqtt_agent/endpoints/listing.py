@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.retained import Retained
+from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.transport import Connection
 
-__all__ = ["Listing", "end_of", "succeeded"]
+__all__ = ["LISTED_WITHIN", "NOT_ALL_CARDS", "Listing", "all_arrived", "end_of", "succeeded"]
+
+LISTED_WITHIN: float = 30.0
+"""Seconds that a listing waits for a connection that is away."""
+NOT_ALL_CARDS: str = "the broker does not let this client see all cards, or has not sent all of them in time"
 
 _LISTED_FOR = 60.0
 """Seconds for which an endpoint follows all cards after somebody has last wanted to see all of them."""
@@ -96,6 +103,33 @@ class Listing:
         else:
             self._following = self._timer = None
             self._ending = self._tasks.start(self._retained.end(self._kept))
+
+
+async def all_arrived(
+    complete: Callable[[], Awaitable[bool]], connection: Connection, timeout: float | None = LISTED_WITHIN
+) -> bool:
+    """Wait until all messages have arrived; see :meth:`Listing.complete`.
+
+    Args:
+        complete: Waits, and returns whether all have arrived.
+        connection: Brings the messages. While it is away, nobody knows what a list lacks.
+        timeout: Seconds to wait; None for no limit.
+
+    Raises:
+        ConnectionLost: The connection is away, and did not come back in time.
+    """
+    loop = asyncio.get_running_loop()
+    end = None if timeout is None else loop.time() + timeout
+    try:
+        while True:
+            epoch = connection.epoch
+            if await within(complete(), None if end is None else end - loop.time()):
+                return True
+            if connection.connected and connection.epoch == epoch:
+                return False
+            await within(asyncio.sleep(_LOOK_AGAIN), None if end is None else end - loop.time())
+    except asyncio.TimeoutError:
+        raise ConnectionLost(f"cannot list: the connection to {connection.url} did not come back in time") from None
 
 
 async def end_of(following: asyncio.Task[bool]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 
 from mqtt_agent.agents import agent as aio_agent
 from mqtt_agent.agents.executing.router import TaskHandler
+from mqtt_agent.agents.lists import PeerList
 from mqtt_agent.agents.peers import PeerChange
 from mqtt_agent.agents.requesting import handle as aio_handle
 from mqtt_agent.agents.store import TaskStore
@@ -193,7 +194,7 @@ class Agent(Endpoint[aio_agent.Agent]):
         return self._async.on_task(handler)
 
     @parameters_of(aio_agent.Agent.peers)
-    def peers(self, *args: Any, **kwargs: Any) -> list[AgentCard]:
+    def peers(self, *args: Any, **kwargs: Any) -> PeerList:
         """See :meth:`mqtt_agent.Agent.peers`."""
         return self._background.run(self._async.peers, *args, **kwargs)
 

@@ -19,11 +19,12 @@ from mqtt_agent.tools.calling import handle as aio_handle
 from mqtt_agent.tools.calling.answering import OnQuestion, in_own_thread
 from mqtt_agent.tools.calling.changes import ToolChange
 from mqtt_agent.tools.calling.listening import ServerChange
+from mqtt_agent.tools.lists import Entries, ServerList, ToolList
 from mqtt_agent.tools.serving import server as aio_server
 from mqtt_agent.tools.serving.offering import Offered
 from mqtt_agent.tools.serving.results import SharedContent
 from mqtt_agent.transport import Connection
-from mqtt_agent.wire import Response, ServerCard, StreamMessage, ToolCard
+from mqtt_agent.wire import Response, StreamMessage, ToolCard
 
 __all__ = ["CallHandle", "Content", "ToolClient", "ToolServer"]
 
@@ -212,12 +213,12 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         return client
 
     @parameters_of(aio_client.ToolClient.list_tools)
-    def list_tools(self, *args: Any, **kwargs: Any) -> list[ToolCard]:
+    def list_tools(self, *args: Any, **kwargs: Any) -> ToolList:
         """See :meth:`mqtt_agent.ToolClient.list_tools`."""
         return self._background.run(self._async.list_tools, *args, **kwargs)
 
     @parameters_of(aio_client.ToolClient.list_servers)
-    def list_servers(self, *args: Any, **kwargs: Any) -> list[ServerCard]:
+    def list_servers(self, *args: Any, **kwargs: Any) -> ServerList:
         """See :meth:`mqtt_agent.ToolClient.list_servers`."""
         return self._background.run(self._async.list_servers, *args, **kwargs)
 
@@ -227,12 +228,12 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         return self._background.run(self._async.get_tool, *args, **kwargs)
 
     @parameters_of(aio_client.ToolClient.list_resources)
-    def list_resources(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    def list_resources(self, *args: Any, **kwargs: Any) -> Entries:
         """See :meth:`mqtt_agent.ToolClient.list_resources`."""
         return self._background.run(self._async.list_resources, *args, **kwargs)
 
     @parameters_of(aio_client.ToolClient.list_resource_templates)
-    def list_resource_templates(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    def list_resource_templates(self, *args: Any, **kwargs: Any) -> Entries:
         """See :meth:`mqtt_agent.ToolClient.list_resource_templates`."""
         return self._background.run(self._async.list_resource_templates, *args, **kwargs)
 
@@ -242,7 +243,7 @@ class ToolClient(Endpoint[aio_client.ToolClient]):
         return self._background.run(self._async.read_resource, *args, **kwargs)
 
     @parameters_of(aio_client.ToolClient.list_prompts)
-    def list_prompts(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    def list_prompts(self, *args: Any, **kwargs: Any) -> Entries:
         """See :meth:`mqtt_agent.ToolClient.list_prompts`."""
         return self._background.run(self._async.list_prompts, *args, **kwargs)
 

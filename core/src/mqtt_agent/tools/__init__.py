@@ -6,6 +6,7 @@ from mqtt_agent.tools.calling.client import ToolClient
 from mqtt_agent.tools.calling.contents import Content
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.listening import ServerChange, ServerChanges
+from mqtt_agent.tools.lists import Entries, ServerList, ToolList
 from mqtt_agent.tools.questions import ELICITATION, CallQuestion, Elicited
 from mqtt_agent.tools.serving.content_settings import ContentSettings
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
@@ -20,15 +21,18 @@ __all__ = [
     "Content",
     "ContentSettings",
     "Elicited",
+    "Entries",
     "OnQuestion",
     "ServerChange",
     "ServerChanges",
+    "ServerList",
     "ServerRequest",
     "SharedContent",
     "SyncToolContext",
     "ToolChange",
     "ToolClient",
     "ToolContext",
+    "ToolList",
     "ToolResult",
     "ToolServer",
 ]

@@ -50,7 +50,8 @@ class HostingAgents:
             self._subscribing.start(self._follow(agent))
         status = self._statuses[agent]
         if card.status == "online" and status is not None and status.status == "offline":
-            return card.model_copy(update={"status": "offline"})
+            lost = card.unavailable or f"agent {agent}, whose connection the server uses, is offline"
+            return card.model_copy(update={"status": "offline", "unavailable": lost})
         return card
 
     def forget(self, server: str) -> None:

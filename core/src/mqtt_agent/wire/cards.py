@@ -183,6 +183,9 @@ class ServerCard(Message):
         capabilities: What the server has besides tools, with MCP's names, such as ``{"resources": {}, "prompts": {}}``.
             It answers requests for them (ours).
         instructions: How to use the server, for a language model (ours).
+        unavailable: Why the server does not serve what it has, although nobody has stopped it. Its Last Will says this,
+            and so does the card of a bridge whose MCP server is gone. None when the server serves what it has, or was
+            stopped (ours).
     """
 
     version: str = "1"
@@ -206,6 +209,7 @@ class ServerCard(Message):
     features: list[str] | None = None
     capabilities: dict[str, Any] | None = None
     instructions: str | None = None
+    unavailable: str | None = None
 
     @property
     def shared_name(self) -> str:

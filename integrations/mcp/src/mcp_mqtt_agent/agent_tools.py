@@ -13,13 +13,14 @@ from mqtt_agent import Agent
 from mqtt_agent.adapting.bearers import SPEAKS_FOR_OTHERS
 from mqtt_agent.adapting.delegating import begun
 from mqtt_agent.adapting.naming import model_name
-from mqtt_agent.agents import PeerChange, TaskHandle
+from mqtt_agent.agents import PeerChange, PeerList, TaskHandle
 from mqtt_agent.errors import InvalidIdentifier, MQTTAgentError, TaskNotFound
 from mqtt_agent.tools import OnQuestion
 from mqtt_agent.wire import AgentCard
 
 from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
 from mcp_mqtt_agent.hiding import hidden
+from mcp_mqtt_agent.incomplete import lacking
 
 __all__ = ["AgentTools"]
 
@@ -60,16 +61,32 @@ class AgentTools:
         Raises:
             MCPError: The agents cannot be listed.
         """
+        return _by_name(await self._listed())
+
+    async def _listed(self) -> PeerList:
         try:
-            cards = await self._agent.peers()
+            return await self._agent.peers()
         except MQTTAgentError as error:
             raise hidden(error, "the agents cannot be listed") from error
-        shown = (card for card in cards if not (card.meta or {}).get(SPEAKS_FOR_OTHERS))
-        return {model_name(f"agent/{card.name}"): card for card in shown}
 
-    async def tools(self) -> list[types.Tool]:
-        """The agents as MCP tools."""
-        return [_tool(name, card) for name, card in (await self.named()).items()]
+    async def tools(self) -> tuple[list[types.Tool], list[str]]:
+        """The agents as MCP tools, and what the list lacks."""
+        cards = await self._listed()
+        return [_tool(name, card) for name, card in _by_name(cards).items()], cards.incomplete
+
+    async def find_agent(self, name: str) -> AgentCard:
+        """The card of the agent whose tool has this name.
+
+        Raises:
+            MCPError: There is no such agent, or nobody knows now whether there is one.
+        """
+        cards = await self._listed()
+        card = _by_name(cards).get(name)
+        if card is None and cards.incomplete:
+            raise lacking(f"Unknown tool: {name}; not all agents can be found now", cards.incomplete)
+        if card is None:
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
+        return card
 
     async def begin(self, card: AgentCard, arguments: dict[str, Any]) -> TaskHandle:
         """Give a task. When this returns, the task is stored, and outlives this process.
@@ -119,6 +136,11 @@ class AgentTools:
     async def close(self) -> None:
         """Stop following. The tasks themselves go on at their agents."""
         await asyncio.gather(*(task.stop() for task in list(self._followed)))
+
+
+def _by_name(cards: PeerList) -> dict[str, AgentCard]:
+    shown = (card for card in cards if not (card.meta or {}).get(SPEAKS_FOR_OTHERS))
+    return {model_name(f"agent/{card.name}"): card for card in shown}
 
 
 def _tool(name: str, card: AgentCard) -> types.Tool:

@@ -27,6 +27,7 @@ _REQUESTS = (
     *("resources/list", "resources/templates/list", "resources/read"),
     *("prompts/list", "prompts/get", "completion/complete"),
 )
+_GONE = "the MCP server behind the bridge does not run, or does not answer"
 _LONGEST_INSTRUCTIONS = 10_000
 """Characters. The server card is published again and again."""
 _HINTS = {
@@ -181,9 +182,17 @@ class Bridge:
             elif tool != self._shown[name]:
                 changes.append(self._offer(name, tool, self.server.replace_tool))
         await asyncio.gather(*changes)
+        await self._say_unavailable(None)  # last, so that no list of tools lacks these without saying so
 
     async def _on_gone(self) -> None:
+        await self._say_unavailable(_GONE)
         await asyncio.gather(*(self._withdraw(name) for name in list(self._shown)))
+
+    async def _say_unavailable(self, reason: str | None) -> None:
+        try:
+            await self.server.say_unavailable(reason)
+        except MQTTAgentError as error:
+            logger.warning("server %s could not publish its card: %s", self.server.name, error)
 
     def _named(self, tools: Tools) -> dict[str, dict[str, Any]]:
         """The tools by their names in MQTT. A second tool of a name is left out."""

@@ -18,17 +18,19 @@ from mqtt_agent import Agent
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import CallError, MQTTAgentError, TaskError
-from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient
-from mqtt_agent.wire import TaskEvent, ToolCard
+from mqtt_agent.tools import CallHandle, OnQuestion, ToolClient, ToolList
+from mqtt_agent.wire import ToolCard
 from pydantic import ValidationError
 
 from mcp_mqtt_agent.agent_results import failed
-from mcp_mqtt_agent.agent_task import AgentTask, OnProgress
+from mcp_mqtt_agent.agent_task import AgentTask
 from mcp_mqtt_agent.agent_tools import AgentTools
-from mcp_mqtt_agent.call_results import answer_of_call, complete, failed_call, tool_of
+from mcp_mqtt_agent.call_results import complete, failed_call, tool_of
 from mcp_mqtt_agent.call_task import CallTask
 from mcp_mqtt_agent.context import Context
+from mcp_mqtt_agent.finishing import finish_call, finish_task, progress_to
 from mcp_mqtt_agent.hiding import hidden
+from mcp_mqtt_agent.incomplete import lacking, meta_of
 from mcp_mqtt_agent.logs import Logs, add_levels, level_of
 from mcp_mqtt_agent.news import News
 from mcp_mqtt_agent.open_calls import OpenCall, OpenCalls, asks_at_once, may_ask
@@ -115,7 +117,7 @@ class Face:
         tools = [self._client.watch_tools(), *([] if self._agents is None else [self._agents.changes()])]
         self._subscribing.changes = changes = self._client.watch_changes()
         telling = [
-            asyncio.create_task(self._news.tell(self._cards, *tools), name="mcp-mqtt-agent tools"),
+            asyncio.create_task(self._news.tell(self._refresh, *tools), name="mcp-mqtt-agent tools"),
             asyncio.create_task(self._news.tell_changes(changes), name="mcp-mqtt-agent changes"),
         ]
         try:
@@ -146,17 +148,38 @@ class Face:
 
     # Requests of MCP clients
 
-    async def _cards(self) -> dict[str, ToolCard]:
-        """The tools by their names for the client. The names are made once for each change of the tools."""
+    async def _refresh(self) -> None:
+        self._by_name(await self._listed())
+
+    async def _listed(self, *, online_only: bool = True, wait_lost: bool = False) -> ToolList:
         try:
-            cards = await self._client.list_tools()
+            return await self._client.list_tools(online_only=online_only, wait_lost=wait_lost)
         except MQTTAgentError as error:
             raise hidden(error, "the tools cannot be listed") from error
+
+    def _by_name(self, cards: ToolList) -> dict[str, ToolCard]:
+        """The tools by their names for the client. The names are made once for each change of the tools."""
         known, named = self._named
         if len(known) != len(cards) or any(was is not card for was, card in zip(known, cards, strict=True)):
             named = {model_name(card.tool): card for card in cards}
             self._named = cards, named
         return named
+
+    async def _card(self, name: str) -> ToolCard | None:
+        """The card of a tool, which may be offline; None when there is no such tool.
+
+        Raises:
+            MCPError: Nobody knows now whether there is such a tool.
+        """
+        cards = await self._listed()
+        card = self._by_name(cards).get(name)
+        if card is not None or (self._agents is not None and name in await self._agents.named()):
+            return card
+        offline = await self._listed(online_only=False)
+        card = next((each for each in offline if model_name(each.tool) == name), None)
+        if card is None and cards.incomplete:
+            raise lacking(f"Unknown tool: {name}; not all tools can be found now", cards.incomplete)
+        return card
 
     def _schema_of(self, name: str) -> dict[str, Any] | None:
         """The schema that says which arguments a client of 2026 repeats in HTTP headers."""
@@ -164,15 +187,20 @@ class Face:
         return None if card is None else card.input_schema
 
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        tools = list[types.Tool]()
-        for name, card in (await self._cards()).items():
+        tools, cards = list[types.Tool](), await self._listed(wait_lost=True)
+        incomplete = list(cards.incomplete)
+        for name, card in self._by_name(cards).items():
             try:
                 tools.append(tool_of(name, card))
             except ValidationError as error:  # one invalid card hides no other
                 logger.warning("tool %s is left out, because MCP cannot show its card: %s", card.tool, error)
         if self._agents is not None:
-            tools += await self._agents.tools()
-        return types.ListToolsResult(tools=tools)
+            shown, lost = await self._agents.tools()
+            tools += shown
+            incomplete += [each for each in lost if each not in incomplete]
+        if incomplete and not tools:
+            raise lacking("no tool is available now", incomplete)
+        return types.ListToolsResult(tools=tools, _meta=meta_of(incomplete))
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         call = self._reopened(params)
@@ -180,14 +208,14 @@ class Face:
             call = OpenCall(params.name)
             later = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and may_ask(ctx)
             on_question = call.on_question if later else asks_at_once(ctx)
-            card = (await self._cards()).get(params.name)
+            card = await self._card(params.name)
             try:
                 if card is None:
                     handle = await self._delegate(params)
                     if wants_tasks(ctx):
                         return self._tasks.created(ctx, handle)
                     assert self._agents is not None
-                    call.handle = self._agents.follow(handle, on_question, _progress_to(ctx))
+                    call.handle = self._agents.follow(handle, on_question, progress_to(ctx))
                 elif is_modern(ctx) and card.task_support in ("optional", "required") and wants_tasks(ctx):
                     return await self._begin_task(ctx, card, params)
                 elif card.task_support == "required":
@@ -206,7 +234,7 @@ class Face:
     async def _call_as_task(self, ctx: Context) -> dict[str, Any]:
         """Answer a call of a client of 2025 that wants a task."""
         params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
-        card = (await self._cards()).get(params.name)
+        card = await self._card(params.name)
         try:
             if card is None:
                 return self._tasks.created(ctx, await self._delegate(params))
@@ -225,10 +253,9 @@ class Face:
         return self._tasks.created_call(ctx, call, task)
 
     async def _delegate(self, params: types.CallToolRequestParams) -> TaskHandle:
-        card = None if self._agents is None else (await self._agents.named()).get(params.name)
-        if self._agents is None or card is None:
+        if self._agents is None:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-        return await self._agents.begin(card, params.arguments or {})
+        return await self._agents.begin(await self._agents.find_agent(params.name), params.arguments or {})
 
     def _reopened(self, params: types.CallToolRequestParams) -> OpenCall | None:
         """The call of a client that comes back with answers; None for a new call.
@@ -270,7 +297,7 @@ class Face:
         """Follow a call until it has a result, or until its tool asks a client of 2026."""
         if call.logs is not None:
             call.logs.ctx = ctx  # a client that comes back has another request
-        finish = _finish_task(ctx, handle) if isinstance(handle, AgentTask) else _finish_call(ctx, call, handle)
+        finish = finish_task(ctx, handle) if isinstance(handle, AgentTask) else finish_call(ctx, call, handle)
         finishing, asked = asyncio.ensure_future(finish), asyncio.ensure_future(call.asked())
         kept = False
         try:
@@ -286,34 +313,3 @@ class Face:
             if not handle.done and not kept:
                 self._open.cancel(handle, "the MCP client gave up")  # not here: anyio cancels whatever waits here
             await asyncio.gather(finishing, asked, return_exceptions=True)
-
-
-async def _finish_call(ctx: Context, call: OpenCall, handle: CallHandle) -> dict[str, Any]:
-    async for partial in handle.partials():
-        await _pass_on(ctx, partial)
-    try:
-        return complete(ctx, await answer_of_call(handle))
-    finally:
-        if call.logs is not None:
-            await call.logs.sent()
-
-
-def _progress_to(ctx: Context) -> OnProgress:
-    """What passes on the progress of a task, if the client wants any."""
-
-    async def pass_on(event: TaskEvent) -> None:
-        if event.progress is not None:
-            await ctx.session.report_progress(event.progress, event.total, event.content)
-
-    return pass_on
-
-
-async def _finish_task(ctx: Context, task: AgentTask) -> dict[str, Any]:
-    task.on_progress = _progress_to(ctx)
-    return complete(ctx, dict(await asyncio.shield(task.outcome)))
-
-
-async def _pass_on(ctx: Context, partial: Any) -> None:
-    """Pass on a progress report, if the client wants any. MCP has no place for other partial results."""
-    if isinstance(partial, dict) and isinstance(partial.get("progress"), (int, float)):
-        await ctx.session.report_progress(partial["progress"], partial.get("total"), partial.get("message"))

@@ -13,12 +13,13 @@ from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
-from mqtt_agent.tools import ToolClient
+from mqtt_agent.tools import Entries, ToolClient
 from mqtt_agent.wire import CONTENT_SCHEME
 from pydantic import BaseModel, ValidationError
 
 from mcp_mqtt_agent.context import Context
 from mcp_mqtt_agent.hiding import hidden
+from mcp_mqtt_agent.incomplete import lacking, meta_of
 
 __all__ = ["Shelf"]
 
@@ -48,18 +49,20 @@ class Shelf:
 
     async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``resources/list``."""
-        shown = self._shown(await self._listed("resources"), "uri")
-        return _cacheable(ctx, {"resources": _valid(types.Resource, shown)})
+        listed = await self._listed("resources")
+        return _listing(ctx, "resources", _valid(types.Resource, self._shown(listed, "uri")), listed)
 
     async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
-        shown = self._shown(await self._listed("templates"), "uriTemplate")
-        return _cacheable(ctx, {"resourceTemplates": _valid(types.ResourceTemplate, shown)})
+        listed = await self._listed("templates")
+        shown = self._shown(listed, "uriTemplate")
+        return _listing(ctx, "resourceTemplates", _valid(types.ResourceTemplate, shown), listed)
 
     async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``prompts/list``."""
-        prompts = [_described(prompt) | {"name": name} for name, prompt in (await self._prompts()).items()]
-        return _cacheable(ctx, {"prompts": _valid(types.Prompt, prompts)})
+        listed = await self._listed("prompts")
+        prompts = [_described(prompt) | {"name": name} for name, prompt in _named(listed).items()]
+        return _listing(ctx, "prompts", _valid(types.Prompt, prompts), listed)
 
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> dict[str, Any]:
         """Answer ``resources/read``. A URI that was not listed may belong to a template of any server."""
@@ -72,7 +75,7 @@ class Shelf:
                 return _cacheable(ctx, await self._ask(server, "resources/read", {"uri": uri}))
             except MCPError as error:
                 failures.append(error)
-        raise failures[0] if failures else MCPError(types.INVALID_PARAMS, f"Unknown resource: {uri}", {"uri": uri})
+        raise failures[0] if failures else await self._unknown("resources", f"Unknown resource: {uri}", {"uri": uri})
 
     async def servers_for(self, uri: str) -> list[str]:
         """The server of a resource that is listed, else those that may have it: first those with a template for it."""
@@ -116,22 +119,25 @@ class Shelf:
                 self._shown(await self._listed("templates"), "uriTemplate")
                 server = self._servers.get(ref["uri"], "")
         if not server:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown reference: {ref}")
+            raise await self._unknown("templates", f"Unknown reference: {ref}")
         return _complete(ctx, await self._ask(server, "completion/complete", asked))
 
     async def _prompt(self, name: str) -> dict[str, Any]:
-        prompts = await self._prompts()
+        prompts = _named(await self._listed("prompts"))
         own = [each for each in prompts.values() if each["name"] == name]
         prompt = prompts.get(name) or (own[0] if len(own) == 1 else None)
         if prompt is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown prompt: {name}")
+            raise await self._unknown("prompts", f"Unknown prompt: {name}")
         return prompt
 
-    async def _prompts(self) -> dict[str, dict[str, Any]]:
-        named = (each for each in await self._listed("prompts") if isinstance(each.get("name"), str))
-        return {model_name(f"{each['server']}.{each['name']}"): each for each in named}
+    async def _unknown(self, what: str, message: str, data: Any = None) -> MCPError:
+        """The error for something that no server lists; another one when a server could not be asked."""
+        listed = await self._listed(what)
+        if listed.incomplete:
+            return lacking(f"{message}; not all servers could be asked now", listed.incomplete)
+        return MCPError(types.INVALID_PARAMS, message, data)
 
-    async def _listed(self, what: str) -> list[dict[str, Any]]:
+    async def _listed(self, what: str) -> Entries:
         client = self._client
         lists = {
             "resources": client.list_resources,
@@ -140,6 +146,8 @@ class Shelf:
         }
         try:
             return await lists[what]()
+        except CallError as error:
+            raise lacking(f"the {what} cannot be listed now", [str(error)]) from error
         except MQTTAgentError as error:
             raise hidden(error, f"the {what} cannot be listed") from error
 
@@ -167,6 +175,11 @@ class Shelf:
         return dict(result) if isinstance(result, dict) else {}
 
 
+def _named(listed: Entries) -> dict[str, dict[str, Any]]:
+    named = (each for each in listed if isinstance(each.get("name"), str))
+    return {model_name(f"{each['server']}.{each['name']}"): each for each in named}
+
+
 def _fits(uri: str, template: Any) -> bool:
     try:
         return isinstance(template, str) and UriTemplate.parse(template).match(uri) is not None
@@ -191,6 +204,14 @@ def _valid(kind: type[BaseModel], entries: list[dict[str, Any]]) -> list[dict[st
         except ValidationError as error:
             logger.warning("an entry is left out, because MCP cannot show it: %s", error)
     return valid
+
+
+def _listing(ctx: Context, key: str, entries: list[dict[str, Any]], listed: Entries) -> dict[str, Any]:
+    """The answer to a request for a list, which says what the list lacks."""
+    if listed.incomplete and not entries:
+        raise lacking("not all servers could be asked", listed.incomplete)
+    meta = meta_of(listed.incomplete)
+    return _cacheable(ctx, {key: entries} | ({} if meta is None else {"_meta": meta}))
 
 
 def _cacheable(ctx: Context, result: dict[str, Any]) -> dict[str, Any]:

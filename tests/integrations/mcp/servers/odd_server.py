@@ -56,6 +56,11 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         return {**text("broken"), "isError": True, "structuredContent": {"page": 7}}
     if name == "shows_data":
         return {"content": [], "isError": True, "structuredContent": {"code": "RATE_LIMITED", "retry_after": 30}}
+    if name == "data_only":
+        return {"content": [], "structuredContent": {"memories": ["one"]}}
+    if name == "marked":
+        marks = {"audience": ["user"], "priority": 0.9, "lastModified": "2026-01-01T00:00:00Z"}
+        return {"content": [{"type": "text", "text": "for people", "annotations": marks}]}
     if name == "meta":
         return {**text("with meta"), "_meta": {"ui": {"uri": "ui://a"}}}
     if name == "lies":

@@ -16,6 +16,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.display.suggestions import did_you_mean, hint_for
+from mqtt_agent.endpoints.listing import NOT_ALL_CARDS, all_arrived
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
 from mqtt_agent.transport import Connection
@@ -46,7 +47,7 @@ class Requester:
 
     async def peers(
         self, capability: str | None = None, *, skill: str | None = None, online_only: bool = True
-    ) -> list[AgentCard]:
+    ) -> PeerList:
         """List the other agents of the namespace, sorted by name.
 
         The first call waits until all cards have arrived. Then the agent keeps a copy of all cards up to date, and
@@ -59,13 +60,14 @@ class Requester:
 
         Returns:
             The cards of the agents, each with the agent's present status. Until a card or a status changes, further
-            listings return the same card objects. So copy a card before you change it.
+            listings return the same card objects. So copy a card before you change it. The list's ``incomplete`` says
+            what the list lacks: agents that were lost, or the cards that the broker does not let this agent see.
 
         Raises:
-            ConnectionLost: This agent is not started.
+            ConnectionLost: This agent is not started. Or the connection is away, and did not come back within 30 s.
         """
         self._check_usable()
-        await self._peers.complete()
+        whole = await all_arrived(self._peers.complete, self.connection)
 
         def is_wanted(card: AgentCard) -> bool:
             return (
@@ -75,7 +77,10 @@ class Requester:
                 and (skill is None or any(skill == each.id or skill in each.tags for each in card.skills or ()))
             )
 
-        return PeerList(await self._peers.cards(is_wanted))
+        incomplete = [] if whole else [NOT_ALL_CARDS]
+        if online_only:
+            incomplete += self._peers.lost(self.agent_id)
+        return PeerList(await self._peers.cards(is_wanted), incomplete)
 
     async def peer(self, name: str) -> AgentCard | None:
         """Look up one agent.

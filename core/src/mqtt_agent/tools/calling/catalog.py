@@ -63,6 +63,10 @@ class Catalog:
         """The pairs of server names whose common tools were told in the log."""
         self._listings: dict[tuple[str | None, bool], list[ToolCard]] = {}
         """Listings that were asked for since the last change."""
+        self._unavailable: dict[str, ServerCard] = {}
+        """The cards of the servers that do not serve what they have, although nobody has stopped them."""
+        self._missing: tuple[int, dict[str, ServerCard]] = (-1, {})
+        """What :meth:`missing` has returned last, and after how many changes."""
         self._changes = 0
         """How often the cards have changed."""
         self._shown: dict[str, tuple[ToolCard, ToolCard]] = {}
@@ -182,6 +186,30 @@ class Catalog:
                 self._listings[server, online_only] = listing
         return listing
 
+    def missing(self) -> dict[str, ServerCard]:
+        """The servers of which no replica serves what it has, although nobody has stopped them: cards by name."""
+        if self._missing[0] != self._changes:
+            missing = {card.shared_name: card for _, card in sorted(self._unavailable.items())}
+            if missing:
+                serving = (c for c in self._servers.values() if c.status == "online" and c.unavailable is None)
+                for name in {card.shared_name for card in serving}:
+                    missing.pop(name, None)
+            self._missing = self._changes, missing
+        return self._missing[1]
+
+    def missing_tools(self, server: str | None, online_only: bool) -> dict[str, ServerCard]:
+        """The servers of these whose tools a listing lacks; see :meth:`listing`."""
+        return {
+            name: card
+            for name, card in self.missing().items()
+            if server in (None, name, card.server) and self._lacks_tools(card, online_only)
+        }
+
+    def _lacks_tools(self, card: ServerCard, online_only: bool) -> bool:
+        if not card.tools:  # a lost server that has something else may have no tools
+            return card.status == "online" or not card.capabilities
+        return online_only and any(not self.is_online(tool) for tool in card.tools)
+
     def _forget_listings(self) -> None:
         self._changes += 1
         self._listings.clear()
@@ -266,6 +294,7 @@ class Catalog:
         self._shown.clear()
         self._tools.clear()
         self._servers.clear()
+        self._unavailable.clear()
         self._serving.clear()
         self._bound.clear()
         self._named.clear()
@@ -277,8 +306,11 @@ class Catalog:
     def _replace_server(self, server: str, card: ServerCard | None) -> None:
         self._forget_listings()
         before = self._servers.pop(server, None)
+        self._unavailable.pop(server, None)
         if card is not None:
             self._servers[server] = card
+            if card.unavailable is not None:
+                self._unavailable[server] = card
         _move(self._awaited, server, _awaits(before), _awaits(card))
         _move(self._electing, server, _elects(before), _elects(card))
         offered_before = set(before.tools) if before is not None else set[str]()

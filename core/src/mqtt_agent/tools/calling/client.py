@@ -18,6 +18,7 @@ from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.display import end_quietly
 from mqtt_agent.endpoints.dialect import Dialect
+from mqtt_agent.endpoints.listing import LISTED_WITHIN, NOT_ALL_CARDS, all_arrived
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError
@@ -36,12 +37,11 @@ from mqtt_agent.tools.calling.requests import Requests
 from mqtt_agent.tools.calling.responses import Responses
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
-from mqtt_agent.tools.lists import ServerList, ToolList
+from mqtt_agent.tools.lists import ServerList, ToolList, sentences
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageAudit, MessageIdentity
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_NAMESPACE,
-    ServerCard,
     StreamMessage,
     ToolCard,
     Topics,
@@ -265,7 +265,9 @@ class ToolClient(Reading, NeedsAsyncWith):
 
     # Finding tools
 
-    async def list_tools(self, server: str | None = None, online_only: bool = True) -> list[ToolCard]:
+    async def list_tools(
+        self, server: str | None = None, online_only: bool = True, *, wait_lost: bool = False
+    ) -> ToolList:
         """The tools of the namespace, sorted by name.
 
         The client keeps the list up to date, so a second listing makes no round trip to the broker.
@@ -273,25 +275,42 @@ class ToolClient(Reading, NeedsAsyncWith):
         Args:
             server: Only the tools of this server: a server's name, which its replicas share, or the id of one replica.
             online_only: Only the tools that a server serves now.
+            wait_lost: Whether to wait for a server that was lost, until 5 s after its loss: it may be back soon.
 
         Returns:
             The tools' cards, each with the tool's present status. Until a card changes, further listings return the
-            same card objects. So copy a card before you change it.
-        """
-        await self._ensure_started()
-        await self._catalog.complete()
-        return ToolList(await self._catalog.listing(server, online_only))
+            same card objects. So copy a card before you change it. The list's ``incomplete`` says what the list lacks:
+            the tools of servers that were lost, or the cards that the broker does not let this client see.
 
-    async def list_servers(self, online_only: bool = True) -> list[ServerCard]:
+        Raises:
+            ConnectionLost: The connection is away, and did not come back within 30 s.
+        """
+        incomplete, catalog = await self._all_cards(), self._catalog
+        if wait_lost:
+            await catalog.returned(lambda: catalog.missing_tools(server, online_only).values())
+        missing = {name: each.unavailable for name, each in catalog.missing_tools(server, online_only).items()}
+        return ToolList(await catalog.listing(server, online_only), [*incomplete, *sentences(missing)])
+
+    async def _all_cards(self, timeout: float | None = LISTED_WITHIN) -> list[str]:
+        await self._ensure_started()
+        return [] if await all_arrived(self._catalog.complete, self.connection, timeout) else [NOT_ALL_CARDS]
+
+    async def list_servers(self, online_only: bool = True) -> ServerList:
         """The tool servers of the namespace, one card for each replica, sorted by server id.
 
         Args:
             online_only: Only the servers that are online now.
+
+        Raises:
+            ConnectionLost: See :meth:`list_tools`.
         """
-        await self._ensure_started()
-        await self._catalog.complete()
+        incomplete = await self._all_cards()
+        if online_only:
+            missing = {name: each for name, each in self._catalog.missing().items() if each.status != "online"}
+            incomplete += sentences({name: each.unavailable for name, each in missing.items()})
         servers = in_steps(self._catalog.servers())
-        return ServerList([c.model_copy() async for c in servers if c.status == "online" or not online_only])
+        shown = [c.model_copy() async for c in servers if c.status == "online" or not online_only]
+        return ServerList(shown, incomplete)
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
         """The card of one tool. The client looks it up by its exact topic, and keeps it up to date.

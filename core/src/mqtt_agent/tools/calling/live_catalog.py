@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
@@ -25,11 +25,13 @@ from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Response, ServerCard, ToolCard, encode, is_identifier, new_call_id
 from mqtt_agent.wire.cards import LISTED, MAX_LISTED, OFFLINE_CARD_EXPIRY
 
-__all__ = ["LiveCatalog"]
+__all__ = ["RETURN_WITHIN", "LiveCatalog"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _TAKEN_OVER_WITHIN = 3.0  # seconds
+RETURN_WITHIN: float = 5.0
+"""Seconds that a listing or a request waits for a server that was lost, and that may be about to come back."""
 _SWEPT_AFTER = 1.0
 """Seconds after a tool's card until the client looks which servers are gone. It looks once for all cards till then."""
 
@@ -56,6 +58,8 @@ class LiveCatalog(Catalog):
         """Servers whose cards have not arrived again since the broker lost the client's session."""
         self._offline_since: dict[str, float] = {}
         """Loop time at which the card of an offline server was published, where the broker says how old the card is."""
+        self._lost_since: dict[str, float] = {}
+        """Loop time at which the client saw that a server does not serve any more what it has."""
         self._news = asyncio.Event()
         """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
         self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
@@ -136,6 +140,29 @@ class LiveCatalog(Catalog):
             except asyncio.TimeoutError:
                 return
 
+    async def returned(self, missing: Callable[[], Iterable[ServerCard]], deadline: float | None = None) -> None:
+        """Wait until no server of these is missing any more that may be about to come back: for 5 s after its loss.
+
+        Args:
+            missing: Returns the cards of the servers that are missing now.
+            deadline: Loop time at which to stop waiting; None for none.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            left = max(map(self.returns_until, missing()), default=now) - now
+            left = left if deadline is None else min(left, deadline - now)
+            if left <= 0:
+                return
+            try:
+                await within(self._news.wait(), left)
+            except asyncio.TimeoutError:
+                return
+
+    def returns_until(self, card: ServerCard) -> float:
+        """Loop time until which a server that was lost may be about to come back. It is past if nobody saw the loss."""
+        return self._lost_since.get(card.server, -RETURN_WITHIN) + RETURN_WITHIN
+
     def server_news(self) -> Awaitable[object]:
         """What can be awaited until a server card arrives or is gone after this call."""
         return self._news.wait()
@@ -178,6 +205,7 @@ class LiveCatalog(Catalog):
         self.clear()
         self._stale.clear()
         self._offline_since.clear()
+        self._lost_since.clear()
         self._wanted.clear()
         self._found.clear()
         self._servers_wanted.clear()
@@ -387,7 +415,12 @@ class LiveCatalog(Catalog):
         return self._offline_since.get(server)
 
     def _put(self, card: ServerCard) -> None:
+        before = self._servers.get(card.server)
         if self.put_server(card):
+            if card.unavailable is None:
+                self._lost_since.pop(card.server, None)
+            elif before is not None and before.unavailable is None:
+                self._lost_since[card.server] = asyncio.get_running_loop().time()
             self._on_news(card.server)
 
     def _forget(self, topic: str) -> None:
@@ -397,6 +430,7 @@ class LiveCatalog(Catalog):
         if server is not None:
             self._hosting_agents.forget(server)
             self._offline_since.pop(server, None)
+            self._lost_since.pop(server, None)
             self.remove_server(server)
             self._on_news(server)
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mqtt_agent.endpoints.listing import LISTED_WITHIN
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.tools.calling.contents import Content, ContentSource, uri_of
 from mqtt_agent.tools.calling.listening import Listening, ServerChanges
@@ -13,6 +14,7 @@ from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.requests import Requests
 from mqtt_agent.tools.calling.scope import Scope
+from mqtt_agent.tools.lists import Entries
 from mqtt_agent.tools.questions import as_object
 
 __all__ = ["Reading"]
@@ -43,6 +45,20 @@ class Reading:
             ConnectionLost: The client is not started.
         """
 
+    @abstractmethod
+    async def _all_cards(self, timeout: float | None = LISTED_WITHIN) -> list[str]:
+        """Wait until all cards have arrived.
+
+        Args:
+            timeout: Seconds to wait; None for no limit.
+
+        Returns:
+            What is missing, for people.
+
+        Raises:
+            ConnectionLost: The connection is away, and did not come back in time.
+        """
+
     async def open_content(
         self, content: str | Mapping[str, Any], *, timeout: float | None = CALL_TIMEOUT, keep: bool = False
     ) -> Content:
@@ -70,27 +86,28 @@ class Reading:
         await self._catalog.complete()
         return Content(source, await source.chunk(0, 0), keep)
 
-    async def list_resources(
-        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> list[dict[str, Any]]:
+    async def list_resources(self, server: str | None = None, timeout: float | None = CALL_TIMEOUT) -> Entries:
         """The resources of the servers that have some, such as bridges to MCP servers.
+
+        A server that was lost may be about to come back, and is waited for until 5 s after its loss.
 
         Args:
             server: Only those of this server: its name, which its replicas share.
             timeout: Seconds that each answer may take; None means no limit.
 
         Returns:
-            MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``.
+            MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``. When some
+            servers were lost or have not answered, the list's ``incomplete`` says which and why.
 
         Raises:
-            ToolUnavailable: The server has no resources, or is offline.
-            CallError: A server answers with an error, or not in time.
+            ToolUnavailable: The server has no resources, or is offline. Or the list of all servers is empty, because
+                the servers with resources were lost or have not answered.
+            ConnectionLost: The connection is away, and did not come back within 30 s.
+            CallError: The server answers with an error, or not in time.
         """
         return await self._list("resources/list", "resources", server, timeout)
 
-    async def list_resource_templates(
-        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> list[dict[str, Any]]:
+    async def list_resource_templates(self, server: str | None = None, timeout: float | None = CALL_TIMEOUT) -> Entries:
         """The templates of resources; see :meth:`list_resources`."""
         return await self._list("resources/templates/list", "resourceTemplates", server, timeout)
 
@@ -111,9 +128,7 @@ class Reading:
         result = await self.request(server, "resources/read", {"uri": uri}, timeout)
         return list((as_object(result) or {}).get("contents") or ())
 
-    async def list_prompts(
-        self, server: str | None = None, timeout: float | None = CALL_TIMEOUT
-    ) -> list[dict[str, Any]]:
+    async def list_prompts(self, server: str | None = None, timeout: float | None = CALL_TIMEOUT) -> Entries:
         """The prompts of the servers, as MCP describes them, each with its ``server``; see :meth:`list_resources`."""
         return await self._list("prompts/list", "prompts", server, timeout)
 
@@ -175,11 +190,11 @@ class Reading:
             ToolUnavailable, CallError: See :meth:`list_resources`.
             WireError: JSON cannot carry the parameters.
         """
-        await self._ensure_started()
-        await self._catalog.complete()
+        await self._all_cards(timeout)
         return await self._requests.ask(server, method, params or {}, timeout)
 
-    async def _list(self, method: str, key: str, server: str | None, timeout: float | None) -> list[dict[str, Any]]:
-        await self._ensure_started()
-        await self._catalog.complete()
-        return await self._requests.listing(method, key, server, timeout)
+    async def _list(self, method: str, key: str, server: str | None, timeout: float | None) -> Entries:
+        incomplete = await self._all_cards(LISTED_WITHIN if timeout is None else min(timeout, LISTED_WITHIN))
+        entries = await self._requests.listing(method, key, server, timeout)
+        entries.incomplete[:0] = incomplete
+        return entries

@@ -8,10 +8,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from mqtt_agent.errors import CallError, ToolUnavailable
+from mqtt_agent.aio.waiting import within
+from mqtt_agent.errors import CallError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools.calling.handle import error_of
-from mqtt_agent.tools.calling.live_catalog import LiveCatalog
+from mqtt_agent.tools.calling.live_catalog import RETURN_WITHIN, LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
+from mqtt_agent.tools.lists import Entries, sentences
 from mqtt_agent.tools.questions import as_object
 from mqtt_agent.wire import ServerCard, to_json
 
@@ -20,13 +22,14 @@ __all__ = ["Requests"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 1000
+_NO_SUCH_METHOD = "-32601"
 
 
 class Requests:
     """The requests of one client.
 
     A request goes to one replica of a server. When this replica is gone before it has answered, the request goes to
-    another one: requests only read.
+    another one, or to the next process of the server that comes within 5 s: requests only read.
 
     Args:
         catalog: The servers.
@@ -36,16 +39,6 @@ class Requests:
     def __init__(self, catalog: LiveCatalog, queries: Queries) -> None:
         self._catalog = catalog
         self._queries = queries
-
-    def servers(self, capability: str, server: str | None = None) -> list[str]:
-        """The names of the online servers with a capability, sorted.
-
-        Args:
-            capability: MCP's name of it, such as ``resources``.
-            server: Only this server.
-        """
-        cards = [card for card in self._catalog.servers() if self._has(card, capability)]
-        return sorted({card.shared_name for card in cards if server in (None, card.shared_name, card.server)})
 
     def _has(self, card: ServerCard, capability: str) -> bool:
         online = self._catalog.is_server_online(card.server)
@@ -69,37 +62,79 @@ class Requests:
             WireError, TransportError, QueueFull: The request cannot be sent.
         """
         given, capability = to_json(dict(params), "params", method), _capability_of(method)
-        cards = [card for card in self._catalog.servers() if server in (card.shared_name, card.server)]
-        cards = [card for card in cards if self._has(card, capability)]
-        random.shuffle(cards)
-        end = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        for card in cards:
-            self._catalog.follow_server(card.server)
-            response = await self._queries.request(card, method, given, end)
-            if response is not None and response.status == "error":
-                raise error_of(server, response)
-            if response is not None:
-                return response.result
-        raise ToolUnavailable(f"{server}: no online replica has {capability}", tool=server)
+        loop, asked = asyncio.get_running_loop(), set[tuple[Any, ...]]()
+        end = None if timeout is None else loop.time() + timeout
+        back = loop.time() + RETURN_WITHIN
+        while True:
+            left = [card for card in self._replicas(server, capability) if _process(card) not in asked]
+            if left:
+                card = random.choice(left)
+                asked.add(_process(card))
+                self._catalog.follow_server(card.server)
+                response = await self._queries.request(card, method, given, end)
+                if response is not None and response.status == "error":
+                    raise error_of(server, response)
+                if response is not None:
+                    return response.result
+                back = loop.time() + RETURN_WITHIN
+            elif not await self._next_process(server, bool(asked), back if end is None else min(back, end)):
+                raise ToolUnavailable(self._why_not(server, capability), tool=server)
 
-    async def listing(self, method: str, key: str, server: str | None, timeout: float | None) -> list[dict[str, Any]]:
+    async def _next_process(self, server: str, asked: bool, end: float) -> bool:
+        """Wait for news of a server that has been asked, or that was lost just now. Returns False at the end."""
+        loop = asyncio.get_running_loop()
+        if not asked:
+            lost = self._catalog.missing().get(server)
+            end = min(end, loop.time() if lost is None else self._catalog.returns_until(lost))
+        try:
+            await within(self._catalog.server_news(), max(0.0, end - loop.time()))
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    def _replicas(self, server: str, capability: str) -> list[ServerCard]:
+        cards = [card for card in self._catalog.servers() if server in (card.shared_name, card.server)]
+        return [card for card in cards if self._has(card, capability)]
+
+    def _why_not(self, server: str, capability: str) -> str:
+        lost = self._catalog.missing().get(server)
+        why = "" if lost is None else f": {lost.unavailable}"
+        return f"{server}: no online replica has {capability}{why}"
+
+    async def listing(self, method: str, key: str, server: str | None, timeout: float | None) -> Entries:
         """All entries of a list of one server or of all servers, page by page; each with its ``server``.
 
-        In a list of all servers, a server that does not answer, or answers with an error, is left out with a warning.
+        A list of all servers says which servers it lacks, because they were lost, do not answer, or answer with an
+        error. A list with nothing else to show is an error.
+
+        Raises:
+            ToolUnavailable: The server is offline. Or the list would be empty, and lacks a server.
+            CallError: See :meth:`ask`.
         """
-        names = self.servers(_capability_of(method), server)
-        if server is not None and not names:
-            raise ToolUnavailable(f"{server}: no online replica has {_capability_of(method)}", tool=server)
-        pages = (self._pages(name, method, key, timeout) for name in names)
-        found = await asyncio.gather(*pages, return_exceptions=server is None)
-        listed = list[dict[str, Any]]()
+        capability = _capability_of(method)
+        if server is not None:
+            name = next((card.shared_name for card in self._replicas(server, capability)), server)
+            return Entries({**entry, "server": name} for entry in await self._pages(server, method, key, timeout))
+        lost = {name for name, card in self._catalog.missing().items() if capability in (card.capabilities or {})}
+        online = {card.shared_name for card in self._catalog.servers() if self._has(card, capability)}
+        names = sorted(online | lost)
+        asking = (self._pages(name, method, key, timeout) for name in names)
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        listed, missing = Entries(), dict[str, CallError]()
         for name, entries in zip(names, found, strict=True):
             if not isinstance(entries, BaseException):
                 listed += [{**entry, "server": name} for entry in entries]
+            elif isinstance(entries, ToolFailed) and entries.code == _NO_SUCH_METHOD:
+                continue  # the server answers that it has no such list
             elif isinstance(entries, CallError):
+                missing[name] = entries
                 logger.warning("the list of all servers lacks the %s of server %s: %s", key, name, entries)
             else:
                 raise entries
+        listed.incomplete = sentences({name: str(why).removeprefix(f"{name}: ") for name, why in missing.items()})
+        if missing and not listed:
+            what = f"no server could be asked for its {capability}"
+            raise ToolUnavailable(f"{what}: {'; '.join(listed.incomplete)}") from next(iter(missing.values()))
         return listed
 
     async def _pages(self, server: str, method: str, key: str, timeout: float | None) -> list[dict[str, Any]]:
@@ -116,6 +151,11 @@ class Requests:
                 break  # a cursor that comes again would lead to the same pages for ever
             seen.add(cursor)
         return entries
+
+
+def _process(card: ServerCard) -> tuple[Any, ...]:
+    """What is another value when a server has another connection, and so a request to it may have another end."""
+    return card.server, card.started, card.epoch
 
 
 def _capability_of(method: str) -> str:

@@ -28,6 +28,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 SeesAll = Callable[[], Awaitable[bool]]
 SERVER_FEATURES = ("query", "call", LISTED)
+_LOST = "the server has lost its connection, or has died"
 _CORRECT_AFTER = 1.0  # seconds
 _LIST_AGAIN_WITHIN = 1.0
 """Seconds within which a replica publishes a tool card again that does not list the replica."""
@@ -50,6 +51,8 @@ class Presence:
             subscriptions, where there are no elections.
         claims: The tools whose names the server claims now.
         refused: The tools whose names servers of other names have.
+        about: What the server has besides tools, as fields of the server card.
+        unavailable: Why the server does not serve now what it has; None when it does.
         decided_in: The connection's epoch in which an election decided on ``serving`` and ``standby``; None where
             there are no elections.
     """
@@ -62,6 +65,7 @@ class Presence:
         self.refused: list[str] = []
         self.decided_in: int | None = None
         self.about: dict[str, Any] = {}
+        self.unavailable: str | None = None
         self._scope = scope
         self._connection = scope.connection
         self._topics = scope.topics
@@ -258,7 +262,8 @@ class Presence:
             refused=self.refused or None,
             schemas=self._schemas() if self.serving and self._cards else None,
             features=[*SERVER_FEATURES, BOUND] if self._scope.dialect.bound else list(SERVER_FEATURES),
-            **(self.about if status == "online" else {}),  # a Last Will may have only 65,535 bytes
+            unavailable=self.unavailable if status == "online" else None,
+            **(self.about if status == "online" else {}),
         )
 
     def _schemas(self) -> str:
@@ -271,7 +276,9 @@ class Presence:
         """The payload of the Last Will: the server card with status offline."""
         # The connection asks for the Last Will when it opens, before the server has claimed its tools.
         tools = [name for name in self._all_cards if name not in self.refused] if self.serving else []
-        card = self._server_card("offline").model_copy(update={"tools": tools})
+        # Not the instructions: a Last Will may have only 65,535 bytes.
+        lost = {"tools": tools, "unavailable": _LOST, "capabilities": self.about.get("capabilities")}
+        card = self._server_card("offline").model_copy(update=lost)
         payload = encode(card)
         # Readers know the tools from the last online card, so a Last Will with too many tools for MQTT leaves them out.
         return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": [], "refused": None}))

@@ -8,6 +8,7 @@ from typing import Any
 from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.tools.serving.content_files import Owner, Source
 from mqtt_agent.tools.serving.contents import Contents
+from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.requests import Answerer, RequestHandler, Requests
 from mqtt_agent.tools.serving.results import SharedContent
 
@@ -24,6 +25,7 @@ class Sharing:
     server_id: str
     _lifecycle: Lifecycle
     _contents: Contents
+    _presence: Presence
     _requests: Requests
     _answerer: Answerer | None = None
 
@@ -54,6 +56,18 @@ class Sharing:
         if self._lifecycle.user is not None:
             raise RuntimeError(f"server {self.server_id} has started already: call answer_requests() before start()")
         self._answerer = Answerer(handler, capabilities, instructions, allowed_callers)
+
+    async def say_unavailable(self, reason: str | None) -> None:
+        """Say in the server card why the server does not serve what it has, though it runs; or that it serves again.
+
+        Clients that list tools, resources or prompts then know what their list lacks.
+
+        Args:
+            reason: Why, as a short text that everybody may read; None when the server serves again.
+        """
+        changed, self._presence.unavailable = self._presence.unavailable != reason, reason
+        if changed and self._presence.announced:
+            await self._presence.announce_server()
 
     async def tell_change(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """Tell the clients that have asked for it that resources or prompts of this server have changed.
