@@ -58,11 +58,11 @@ def questions(scripted: ScriptedBroker, namespace: str, server: str) -> int:
     return sum(f'"client":"{server}"'.encode() not in each.payload for each in others)
 
 
-async def reconnects(scripted: ScriptedBroker, client: str) -> None:
-    client_id = next(name for name in scripted.sessions if client in name)
-    connects = scripted.connects[client_id]
-    scripted.drop(client_id)
-    await until(lambda: scripted.connects[client_id] > connects)
+async def reconnects(scripted: ScriptedBroker, client: str, subscription: str) -> None:
+    """Break the connection of a client, and wait until the client has made a subscription again."""
+    made = scripted.subscribed.count(subscription)
+    scripted.drop(next(name for name in scripted.sessions if client in name))
+    await until(lambda: scripted.subscribed.count(subscription) > made)
 
 
 def is_on_standby(server: ToolServer, scripted: ScriptedBroker, namespace: str) -> bool:
@@ -164,7 +164,7 @@ async def test_a_client_that_has_heard_the_will_of_a_server_does_not_find_it_onl
                 return not await client.list_servers()
 
             await becomes(nobody)
-            await reconnects(scripted, "caller")
+            await reconnects(scripted, "caller", Topics(namespace).all_server_cards)
             assert await soon(client.list_servers()) == []
             assert await soon(client.list_tools()) == []
 
@@ -183,7 +183,7 @@ async def test_an_agent_that_has_heard_the_will_of_a_peer_does_not_find_it_onlin
                 return not await boss.peers()
 
             await becomes(nobody)
-            await reconnects(scripted, "boss")
+            await reconnects(scripted, "boss", Topics(namespace).all_agent_statuses)
             assert await soon(boss.peers()) == []
 
 
