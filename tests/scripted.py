@@ -40,6 +40,7 @@ class Script:
         longest_life: Seconds after which a retained message is dropped.
         tells_life: Whether each message gets a Message Expiry Interval because of ``longest_life``.
         most_user_properties: A message with more user properties ends the connection.
+        retains_wills: Whether a Last Will that asks for it is retained, or only published.
         wills, sessions, groups, retained: Whether the broker has these.
         matching: Whether a PUBACK says 0x10 when nobody is subscribed.
         skips_dead: Whether a share group gives messages only to members that are connected.
@@ -57,6 +58,7 @@ class Script:
     longest_life: float | None = None
     tells_life: bool = False
     most_user_properties: int | None = None
+    retains_wills: bool = True
     wills: bool = True
     sessions: bool = True
     groups: bool = True
@@ -202,7 +204,8 @@ class ScriptedBroker:
             topic, after = _string(packet, _after(packet, at))
             payload, _ = _string(packet, after)
             properties = kept + self.script.will_properties
-            session.will = Message(topic.decode(), payload, 1, bool(flags & 0x20), properties)
+            retain = bool(flags & 0x20) and self.script.retains_wills
+            session.will = Message(topic.decode(), payload, 1, retain, properties)
         writer.write(_packet(0x20, bytes([present, 0]) + _with_length(self.script.connack[1])))
         again = [*session.unacknowledged.values(), *session.queue]
         session.unacknowledged.clear()

@@ -17,6 +17,7 @@ from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.listing import Listing, end_of, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
+from mqtt_agent.endpoints.outlived import Outlived, identify_status
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
@@ -74,6 +75,7 @@ class Peers:
         self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
         """Each watcher, with the id of the agent whose changes it wants; None for all agents."""
         self._faults = FaultLog(logger)
+        self._outlived = Outlived(identify_status)
         self._doubted: dict[str, asyncio.TimerHandle] = {}
         """By name of a pool: when the pool counts as offline, unless a live member says online before."""
         me, bound, connection, pool = scope.agent_id, self._topics.bound, scope.connection, scope.pool
@@ -272,6 +274,8 @@ class Peers:
         before = self._statuses.get(name)
         if before is not None and status.status == "offline" and status.speaks_before(before):
             return
+        if self._outlived.is_over(status, before, retained=message.retain):
+            status = status.model_copy(update={"status": "offline"})
         self._trust(name)
         if status.pool and status.status == "offline" and self.is_online(name):
             later = asyncio.get_running_loop().call_later(_ANSWERED_WITHIN, self._believe, name, status)

@@ -29,3 +29,7 @@ class Seen:
         if len(self._hashes) > self._most:
             self._hashes.popitem(last=False)
         return True
+
+    def has(self, key: Hashable) -> bool:
+        """Whether an id is remembered."""
+        return hash(key) in self._hashes

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.outlived import Outlived, identify_status
 from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import AgentStatus, ServerCard, Topics, decode, is_identifier
@@ -37,6 +38,7 @@ class HostingAgents:
         self._statuses: dict[str, AgentStatus | None] = {}
         self._subscribing = BackgroundTasks()
         self._faults = FaultLog(logger)
+        self._outlived = Outlived(identify_status)
 
     def with_true_status(self, card: ServerCard) -> ServerCard:
         """Remember a server card, and return it with status offline if its agent is offline."""
@@ -100,6 +102,8 @@ class HostingAgents:
         before = self._statuses[agent]
         if before is not None and status is not None and status.status == "offline" and status.speaks_before(before):
             return  # a late Last Will of an earlier connection
+        if status is not None and self._outlived.is_over(status, before, retained=message.retain):
+            return
         self._statuses[agent] = status
         for card in [card for card in self._cards.values() if card.agent == agent]:
             self._on_change(self.with_true_status(card))

@@ -14,6 +14,7 @@ from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.listing import Listing, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
+from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.endpoints.retained import Retained, Source
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.catalog import Catalog
@@ -63,6 +64,7 @@ class LiveCatalog(Catalog):
         self._news = asyncio.Event()
         """Set, and then replaced by a new event, whenever a server card has arrived or is gone."""
         self._hosting_agents = HostingAgents(scope.connection, topics, self._put)
+        self._outlived = Outlived(identify_card)
         self._faults = FaultLog(logger)
         self._wanted: dict[str, asyncio.Task[bool]] = {}
         """The tools that are followed. Each task ends when the cards of the tool and of its servers have arrived."""
@@ -398,6 +400,8 @@ class LiveCatalog(Catalog):
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
         self._note_age(card, message.message_expiry)
+        if self._outlived.is_over(card, self.server(server), retained=message.retain):
+            card = card.model_copy(update={"status": "offline"})
         offers_wanted = not self._wanted.keys().isdisjoint(_tools_of(card))
         if offers_wanted and server not in self._servers_wanted and not _lists_itself_again(card):
             self.follow_server(server)

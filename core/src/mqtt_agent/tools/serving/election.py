@@ -37,7 +37,6 @@ from mqtt_agent.aio.seen import Seen
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SubscriptionRefused, TopicNotAuthorized
 from mqtt_agent.tools.serving.presence import Presence
-from mqtt_agent.tools.serving.probe import nobody_listens
 from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
@@ -210,13 +209,13 @@ class Election:
         if self._serves or rival is None:
             return
         for _ in range(2):  # the replica may be about to reconnect
-            if not await nobody_listens(self._scope, rival):
+            if not await self._replicas.is_gone(rival):
                 return
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(self._news.wait(), _ASK_AFTER / 2)
                 return  # a card has changed, so decide before asking again
         logger.warning(
-            "server %s says online, but nobody is subscribed to its query topic: server %s treats it as gone",
+            "server %s says online, but does not take or does not answer queries: server %s treats it as gone",
             rival.server,
             self._server_id,
         )

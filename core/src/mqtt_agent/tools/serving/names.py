@@ -201,6 +201,8 @@ class ToolNames:
         if card is not None and card.server != self._own:
             name.foreign += 1
             name.writers.add(card.server)
+            if not message.retain:
+                self._rivals.hear(card.server)
         if card is None or card.server == self._own:
             self._presence.note_tool_card(message)
             if card is None or card.status != "online":
@@ -446,6 +448,9 @@ class ToolNames:
             contested, self._contested = self._contested & self.held, set()
             cards = await self._rivals.look()
             own = self._rivals.earliest(self._place)
+            others = [card for card in cards if card.shared_name != self._own and not contested.isdisjoint(card.tools)]
+            await self._rivals.find_absent(card for card in others if place_of(card) < own)
+            cards, own = self._rivals.cards(), self._rivals.earliest(self._place)
             lost: dict[str, list[ServerCard]] = {}
             for tool in sorted(contested):
                 others = [card for card in cards if self._rivals.believes(card, tool)]

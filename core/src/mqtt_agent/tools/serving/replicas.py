@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.errors import WireError
 from mqtt_agent.tools.hosting_agents import HostingAgents
+from mqtt_agent.tools.serving.probe import Inquiry
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ServerCard, decode
@@ -40,6 +42,8 @@ class ReplicaCards:
         self._absent: dict[str, ServerCard] = {}
         """The cards of replicas that say online although nobody listens, until a newer card arrives."""
         self._hosting_agents = HostingAgents(scope.connection, scope.topics, self._on_true_status)
+        self._outlived = Outlived(identify_card)
+        self._inquiry = Inquiry(scope)
 
     async def start(self) -> None:
         """Subscribe to the cards.
@@ -68,6 +72,10 @@ class ReplicaCards:
         others = [c for c in cards if c.server != self._server_id and self._absent.get(c.server) != c]
         return sorted(others, key=place_in_line)
 
+    async def is_gone(self, card: ServerCard) -> bool:
+        """Whether nobody listens to the queries of a replica; see :meth:`Inquiry.is_gone`."""
+        return await self._inquiry.is_gone(card)
+
     def take_for_gone(self, card: ServerCard) -> None:
         """Ignore a replica that says online although nobody listens, until the replica publishes a newer card."""
         self._absent[card.server] = card
@@ -86,10 +94,15 @@ class ReplicaCards:
         if card is None:
             self._hosting_agents.forget(server)
             self._cards.pop(server, None)
-        else:
-            if server != self._server_id:
-                card = self._hosting_agents.with_true_status(card)
+        elif server == self._server_id:
             self._cards[server] = self._connection.epoch, card
+        else:
+            _, before = self._cards.get(server, (0, None))
+            if self._outlived.is_over(card, before, retained=message.retain):
+                return
+            if card.status == "online" and not message.retain:
+                self._inquiry.hear(server)
+            self._cards[server] = self._connection.epoch, self._hosting_agents.with_true_status(card)
         if server != self._server_id:
             self._on_news()
 

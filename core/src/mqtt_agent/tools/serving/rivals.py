@@ -11,9 +11,10 @@ from typing import Protocol
 
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.copies import CardQuestion
+from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.errors import TopicNotAuthorized, WireError
 from mqtt_agent.tools.hosting_agents import HostingAgents
-from mqtt_agent.tools.serving.probe import nobody_listens
+from mqtt_agent.tools.serving.probe import Inquiry
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
@@ -78,6 +79,8 @@ class Rivals:
         self._news = asyncio.Event()
         self._question = CardQuestion(scope.connection, self._topics.client_query(scope.server_id), scope.server_id)
         self._believes_all = not scope.dialect.required
+        self._inquiry = Inquiry(scope)
+        self._outlived = Outlived(identify_card)
 
     def cards(self) -> list[ServerCard]:
         """The cards of the other servers that are online and matter, as far as they are known."""
@@ -192,6 +195,7 @@ class Rivals:
             servers: The ids of the servers.
         """
         wanted = set(servers)
+        self._inquiry.hear_only(wanted)
         for server in self._followed - wanted:
             await self._connection.unsubscribe(self._topics.server_card(server), self._on_card)
         new, self._followed = wanted - self._followed, wanted
@@ -199,17 +203,18 @@ class Rivals:
             await self._connection.subscribe(self._topics.server_card(server), self._on_card, qos=0, snapshot=True)
 
     async def find_absent(self, cards: Iterable[ServerCard]) -> None:
-        """Take servers for gone that say online although nobody is subscribed to their query topics.
+        """Take servers for gone that say online although nobody is subscribed to their query topics, or nobody answers.
 
         Such a server is asked twice, with 5 s in between. A server that does not answer queries is not asked.
+        See :class:`Inquiry`.
 
         Args:
             cards: The cards of the servers.
         """
         silent = [card for card in cards if "query" in (card.features or ())]
         for again in (False, True):
-            told = await asyncio.gather(*(nobody_listens(self._scope, card) for card in silent))
-            silent = [card for card, nobody in zip(silent, told, strict=True) if nobody]
+            told = await asyncio.gather(*map(self._inquiry.is_gone, silent))
+            silent = [card for card, gone in zip(silent, told, strict=True) if gone]
             if not silent:
                 return
             if not again:
@@ -217,11 +222,17 @@ class Rivals:
         for card in silent:
             if self._cards.get(card.server) == card:
                 logger.warning(
-                    "server %s says online, but nobody is subscribed to its query topic: server %s treats it as gone",
+                    "server %s says online, but does not take or does not answer queries: server %s treats it as gone",
                     card.server,
                     self._scope.server_id,
                 )
                 self._absent[card.server] = card
+
+    def hear(self, name: str) -> None:
+        """Note that a server of this name has spoken: none of these servers counts as gone any more."""
+        self._inquiry.hear(name)
+        for server in [server for server, card in self._absent.items() if card.shared_name == name]:
+            del self._absent[server]
 
     async def news(self, timeout: float) -> None:
         """Wait until a card that matters has changed, at most ``timeout`` seconds."""
@@ -251,6 +262,10 @@ class Rivals:
             return
         self._arrived.add(server)
         before = self._cards.get(server)
+        if card is not None and self._outlived.is_over(card, before, retained=message.retain):
+            return
+        if card is not None and card.status == "online" and not message.retain:
+            self._inquiry.hear(server)
         if card is None or not (before is not None or self._matters(card)):
             self._hosting_agents.forget(server)
             if self._cards.pop(server, None) is not None:
