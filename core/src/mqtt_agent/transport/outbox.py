@@ -330,15 +330,16 @@ class Outbox:
             del self._waiting[publication]
             if publication.confirmed.done():
                 continue
-            try:
-                self._pack_again(publication)
-            except PayloadTooLarge as error:
-                self._one_alone = False
-                publication.fail(error)
-            else:
-                if self._one_alone:
-                    self._suspects.sent_alone(publication.key)
-                self._send(self._link, publication)
+            if publication.limits is not self._limits or publication.expires < math.inf:
+                try:
+                    self._pack_again(publication)
+                except PayloadTooLarge as error:
+                    self._one_alone = False
+                    publication.fail(error)
+                    continue
+            if self._one_alone:
+                self._suspects.sent_alone(publication.key)
+            self._send(self._link, publication)
 
     def _pack_again(self, publication: Publication) -> None:
         """Pack a message that has waited, if another broker takes it now or a whole second of its expiry is over.
