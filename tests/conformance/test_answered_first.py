@@ -75,7 +75,7 @@ async def test_a_call_is_acknowledged_when_the_broker_has_its_answer_and_not_bef
 
 
 MANY = 12
-"""More calls than half of those that may stay unacknowledged, and fewer than those of which some are acknowledged early."""
+"""More than half of the calls that may stay unacknowledged, and not so many that some are acknowledged early."""
 
 
 async def many_running(server: ToolServer, tool: Tool, proxy: PacketProxy, stranger: Stranger) -> list[Packet]:

@@ -31,7 +31,9 @@ CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT = 0x20, 0x30, 0x40, 0x90,
 
 JSON_PROPERTIES: bytes = b"\x01\x01\x03\x00\x10application/json"
 """Payload Format Indicator 1 and the Content Type of JSON, as in nearly every PUBLISH packet."""
-_CORRELATION_DATA, _MESSAGE_EXPIRY, _USER, _RESPONSE_TOPIC, _CONTENT_TYPE = 0x09, 0x02, 0x26, 0x08, 0x03
+_CORRELATION_DATA, _MESSAGE_EXPIRY, _USER = 0x09, 0x02, 0x26
+_NAMED = {0x03: "content_type", 0x08: "response_topic"}
+"""The attributes of a message that are texts, by their properties."""
 _FIXED_SIZES = {
     **dict.fromkeys((0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A), 1),
     **dict.fromkeys((0x13, 0x21, 0x22, 0x23), 2),
@@ -249,17 +251,14 @@ def _read_properties(message: InboundMessage, data: bytes, at: int, end: int) ->
             message.correlation_data = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
         elif kind == _MESSAGE_EXPIRY:
             message.message_expiry = int.from_bytes(data[at : (at := at + 4)], "big")
-        elif kind == _RESPONSE_TOPIC:
-            value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
-            message.response_topic = value.decode()
         elif kind in _FIXED_SIZES:
             at += _FIXED_SIZES[kind]
         elif kind == 0x0B:  # Subscription Identifier
             at = find_packet(data, at - 1)[0] or end + 1  # encoded like a length field
         else:
             value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]
-            if kind == _CONTENT_TYPE:
-                message.content_type = value.decode()
+            if kind in _NAMED:
+                setattr(message, _NAMED[kind], value.decode())
             elif kind == _USER:
                 name = value.decode()
                 value = data[at + 2 : (at := at + 2 + (data[at] << 8 | data[at + 1]))]

@@ -182,10 +182,9 @@ class OutgoingCalls:
 
     def _watch(self, pending: PendingCall, handle: CallHandle, timeout: float | None, deadline: float | None) -> None:
         """Let a handle fail at its deadline. When no handle waits any more, the call is forgotten."""
-        timed = deadline is not None and timeout is not None
-        if timed:
+        if deadline is not None and timeout is not None:
             self._deadlines.add(deadline, handle, timeout)
-        handle.when_over(partial(self._leave, pending, handle, timed))
+        handle.when_over(partial(self._leave, pending, handle, timeout is not None))
 
     def _on_expired(self, pending: PendingCall) -> None:
         pending.expiry = None

@@ -95,7 +95,16 @@ class Answers:
 class _Answer:
     """A response on its way to the broker."""
 
-    __slots__ = ("_call_id", "_connection", "_messages", "_on_over", "_properties", "_replaced", "_reply_to", "_server_id")
+    __slots__ = (
+        "_call_id",
+        "_connection",
+        "_messages",
+        "_on_over",
+        "_properties",
+        "_replaced",
+        "_reply_to",
+        "_server_id",
+    )
 
     def __init__(
         self,
