@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from mqtt_agent.wire import (
     decode,
     encode,
     read_error_type,
+    read_time,
     to_json,
     utc_now,
 )
@@ -356,7 +358,22 @@ def test_an_unknown_error_type_reads_as_tool_error() -> None:
 @pytest.mark.rule("JSON-5")
 def test_times_are_utc_with_milliseconds_and_z() -> None:
     assert json.loads(encode(Call(call_id="a", client="b")))["timestamp"].endswith("Z")
-    assert len(utc_now()) == len("2026-04-21T10:00:05.123Z")
+    before = time.time()
+    told = utc_now()
+    assert len(told) == len("2026-04-21T10:00:05.123Z")
+    assert before - 0.002 <= (read_time(told) or 0) <= time.time()
+
+
+@pytest.mark.rule("JSON-5")
+def test_the_second_of_a_time_is_the_present_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds, text in (
+        (1_776_765_605.25, "2026-04-21T10:00:05.250Z"),
+        (1_776_765_605.9996, "2026-04-21T10:00:05.999Z"),
+        (1_776_765_606.0, "2026-04-21T10:00:06.000Z"),
+        (1_776_765_599.5, "2026-04-21T09:59:59.500Z"),
+    ):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: seconds)
+        assert utc_now() == text
 
 
 @pytest.mark.rule("TCARD-1")

@@ -27,6 +27,8 @@ from mqtt_agent.transport.packets import (
     DISCONNECT,
     PUBACK,
     PUBLISH,
+    SUBACK,
+    UNSUBACK,
     Unreadable,
     read_connack,
     read_disconnect,
@@ -93,7 +95,15 @@ class Link:
         client.on_disconnect = self._handle_disconnect
         client.published, client.subscribed = self._publishes, self._subscribes
         client.on_socket_close = self._handle_socket_close
-        self._pump = Pump(client, settings, self._on_packet, self.abort)
+        handlers = {
+            CONNACK: self._on_connack,
+            PUBLISH: self._on_publish,
+            PUBACK: self._on_puback,
+            SUBACK: self._on_suback,
+            UNSUBACK: self._on_suback,
+            DISCONNECT: self._on_disconnect,
+        }
+        self._pump = Pump(client, settings, handlers, self.abort)
         self._acknowledgements = Acknowledgements(self._send_puback, settings.max_unacknowledged)
 
     # Opening and closing
@@ -190,27 +200,23 @@ class Link:
 
     # Received packets
 
-    def _on_packet(self, head: int, data: bytes, at: int, end: int) -> None:
-        kind = head & 0xF0
-        if kind == PUBLISH:
-            self._on_publish(head, data, at, end)
-        elif kind == PUBACK:
-            on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
-            if on_puback is not None:
-                on_puback(data[at + 2] if end > at + 2 else 0)
-        elif kind == CONNACK:
-            self._on_connack(data, at, end)
-        elif kind == DISCONNECT:
-            code, said = read_disconnect(data, at, end)
-            what = f"{self._url} ended the connection: {explain_reason(code, said)}"
-            self._close(ConnectionLost(what, reason_code=code))
-        else:
-            mid, code = read_suback(data, at, end)
-            waiter = self._subscribes.pop(mid, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(code)
+    def _on_puback(self, head: int, data: bytes, at: int, end: int) -> None:
+        on_puback = self._publishes.pop(data[at] << 8 | data[at + 1], None)
+        if on_puback is not None:
+            on_puback(data[at + 2] if end > at + 2 else 0)
 
-    def _on_connack(self, data: bytes, at: int, end: int) -> None:
+    def _on_disconnect(self, head: int, data: bytes, at: int, end: int) -> None:
+        code, said = read_disconnect(data, at, end)
+        what = f"{self._url} ended the connection: {explain_reason(code, said)}"
+        self._close(ConnectionLost(what, reason_code=code))
+
+    def _on_suback(self, head: int, data: bytes, at: int, end: int) -> None:
+        mid, code = read_suback(data, at, end)
+        waiter = self._subscribes.pop(mid, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(code)
+
+    def _on_connack(self, head: int, data: bytes, at: int, end: int) -> None:
         if self._connack.done():
             return
         connack = read_connack(data, at, end)

@@ -167,6 +167,7 @@ class Outbox:
         repeatable: bool,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> asyncio.Future[int]:
         """Send a message immediately, or as soon as there is a link and the broker takes more messages.
 
@@ -178,6 +179,7 @@ class Outbox:
             repeatable: Whether the message may be sent again over the next link.
             on_trouble: See :meth:`Connection.publish_soon`.
             on_confirmed: See :meth:`Connection.publish_soon`.
+            on_sent: See :meth:`Connection.publish_soon`.
 
         Returns:
             A future with the reason code of the PUBACK. Cancel the future to give the message up.
@@ -194,7 +196,9 @@ class Outbox:
         if len(self._waiting) >= self._max_queued:
             self._make_room()
         loop, link = self._loop or asyncio.get_running_loop(), self._link
-        publication = Publication(topic, packed, properties, repeatable, self._limits, loop, on_trouble, on_confirmed)
+        publication = Publication(
+            topic, packed, properties, repeatable, self._limits, loop, on_trouble, on_confirmed, on_sent
+        )
         if link is None or self._waiting:
             self._wait(publication)
         elif self._suspects.losses or not self._has_room():
@@ -276,6 +280,8 @@ class Outbox:
     def _send(self, link: Link, publication: Publication) -> None:
         self._in_flight[publication] = None
         link.publish(publication.packed, partial(self._on_puback, publication))
+        if publication.on_sent is not None:
+            publication.on_sent()
 
     def _on_puback(self, publication: Publication, reason_code: int) -> None:
         if reason_code >= 0x80 and self._send_again(publication, reason_code):
@@ -324,15 +330,16 @@ class Outbox:
             del self._waiting[publication]
             if publication.confirmed.done():
                 continue
-            try:
-                self._pack_again(publication)
-            except PayloadTooLarge as error:
-                self._one_alone = False
-                publication.fail(error)
-            else:
-                if self._one_alone:
-                    self._suspects.sent_alone(publication.key)
-                self._send(self._link, publication)
+            if publication.limits is not self._limits or publication.expires < math.inf:
+                try:
+                    self._pack_again(publication)
+                except PayloadTooLarge as error:
+                    self._one_alone = False
+                    publication.fail(error)
+                    continue
+            if self._one_alone:
+                self._suspects.sent_alone(publication.key)
+            self._send(self._link, publication)
 
     def _pack_again(self, publication: Publication) -> None:
         """Pack a message that has waited, if another broker takes it now or a whole second of its expiry is over.

@@ -86,6 +86,7 @@ class Publishing:
         repeatable: bool = True,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
 
@@ -102,6 +103,7 @@ class Publishing:
             on_confirmed: Called with the future at once when the broker has confirmed or refused the message, and soon
                 after the message has failed. A callback of the future would be called one turn of the event loop
                 later, and cost more. It must not block. It is not called when the future was canceled.
+            on_sent: Called each time when the message was given to a network connection. It must not block.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -115,7 +117,7 @@ class Publishing:
             self._note(topic, payload)
         if self.identity is not None:
             properties = self.identity.sign(topic, payload, properties)
-        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble, on_confirmed)
+        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble, on_confirmed, on_sent)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.

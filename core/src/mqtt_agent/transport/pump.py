@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 import paho.mqtt.client as paho
@@ -13,14 +13,12 @@ import paho.mqtt.client as paho
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
 from mqtt_agent.transport.driver import LinkSettings, PahoClient
-from mqtt_agent.transport.packets import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, UNSUBACK
 from mqtt_agent.transport.socket import BufferedSocket
 
 __all__ = ["Pump"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_OURS = frozenset((CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, DISCONNECT))
 _HIGH_WATER = 256 * 1024  # unsent bytes above which senders wait
 _LINGER = 1.0  # seconds
 _AT_ONCE = 64
@@ -33,8 +31,9 @@ class Pump:
     Args:
         client: The paho-mqtt client.
         settings: The broker's URL, for logs and errors, and the keep alive in seconds.
-        on_packet: Called with each packet that the link reads itself, never inside of paho-mqtt's locks. The arguments
-            are the packet's first byte, bytes that contain its body, and where the body begins and ends.
+        handlers: What is called with each packet that the link reads itself, by the kind of the packet, and never
+            inside of paho-mqtt's locks. The arguments are the packet's first byte, bytes that contain its body, and
+            where the body begins and ends.
         on_broken: Called when the broker sent bytes that are not MQTT.
 
     Attributes:
@@ -45,14 +44,14 @@ class Pump:
         self,
         client: PahoClient,
         settings: LinkSettings,
-        on_packet: Callable[[int, bytes, int, int], None],
+        handlers: Mapping[int, Callable[[int, bytes, int, int], None]],
         on_broken: Callable[[ConnectionLost], None],
     ) -> None:
         self._client = client
         self._queued = client.queued
         self._url = settings.url
         self._keep_alive = settings.keep_alive
-        self._on_packet = on_packet
+        self._handlers = handlers
         self._on_broken = on_broken
         self.heard_at: float = 0.0
         self._loop = asyncio.get_running_loop()
@@ -187,7 +186,7 @@ class Pump:
             self._read(sock)
 
     def _read(self, sock: BufferedSocket) -> None:
-        client, left = self._client, _AT_ONCE
+        client, handlers, left = self._client, self._handlers, _AT_ONCE
         try:
             while not self._closed and (packet := sock.next_packet()) is not None:
                 if left == 0:
@@ -196,9 +195,10 @@ class Pump:
                     return
                 left -= 1
                 head, body, end = packet
-                if head & 0xF0 in _OURS:
+                handle = handlers.get(head & 0xF0)
+                if handle is not None:
                     sock.position = end
-                    self._on_packet(head, sock.data, body, end)
+                    handle(head, sock.data, body, end)
                     continue
                 sock.hand_over(end)
                 if client.loop_read() != paho.MQTT_ERR_SUCCESS:

@@ -121,9 +121,16 @@ class BufferedSocket:
         known = len(data)
         if at >= known or self._later:
             return None
-        if at + 1 < known and data[at + 1] < 0x80:  # many packets are short
-            body = at + 2
-            end = body + data[at + 1]
+        if at + 2 < known:  # nearly all lengths have one or two bytes
+            first, second = data[at + 1], data[at + 2]
+            if first < 0x80:
+                body = at + 2
+                end = body + first
+            elif second < 0x80:
+                body = at + 3
+                end = body + (first & 0x7F | second << 7)
+            else:
+                body, end = find_packet(data, at)
         else:
             body, end = find_packet(data, at)
         if not body or end > known:

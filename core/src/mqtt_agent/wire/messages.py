@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from datetime import datetime, timezone
 from typing import Any, ClassVar, TypeVar
 
@@ -202,7 +203,18 @@ def checked_card(card: M, owner: str) -> M:
 
 def utc_now() -> str:
     """The present time as ISO 8601 UTC with milliseconds and ``Z`` (ref)."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    global _second
+    now = time.time()
+    seconds = int(now)
+    known, text = _second
+    if known != seconds:  # each message has a time, and most are made in the same second as the one before
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = seconds, text
+    return f"{text}.{int((now - seconds) * 1000):03d}Z"
+
+
+_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
+"""The latest second for which :func:`utc_now` was called, and its text."""
 
 
 def parse_time(text: str) -> datetime | None:

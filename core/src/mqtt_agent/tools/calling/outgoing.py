@@ -15,6 +15,7 @@ from functools import partial
 import pydantic_core
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.aio.deadlines import Deadlines
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import (
@@ -98,6 +99,7 @@ class OutgoingCalls:
         self._pending: dict[str, PendingCall] = {}
         self._tasks = BackgroundTasks()
         self._faults = FaultLog(logger)
+        self._deadlines: Deadlines[CallHandle] = Deadlines(self._on_timeout)
 
     def join(self, tool: str, call: Call, timeout: float | None, deadline: float | None) -> CallHandle | None:
         """Make another handle on the call under way that has the same id.
@@ -180,10 +182,9 @@ class OutgoingCalls:
 
     def _watch(self, pending: PendingCall, handle: CallHandle, timeout: float | None, deadline: float | None) -> None:
         """Let a handle fail at its deadline. When no handle waits any more, the call is forgotten."""
-        timer = None
         if deadline is not None and timeout is not None:
-            timer = asyncio.get_running_loop().call_at(deadline, self._on_timeout, handle, timeout)
-        handle.when_over(lambda: self._leave(pending, handle, timer))
+            self._deadlines.add(deadline, handle, timeout)
+        handle.when_over(partial(self._leave, pending, handle, timeout is not None))
 
     def _on_expired(self, pending: PendingCall) -> None:
         pending.expiry = None
@@ -274,13 +275,13 @@ class OutgoingCalls:
         pending.resend = asyncio.get_running_loop().call_later(delay, self.send_again, pending)
 
     def _send(self, pending: PendingCall) -> None:
-        tool = pending.handle.tool
-        bound = pending.bound
+        handle = pending.handles[0]
+        tool, bound = handle.tool, handle.bound
         topic = self._topics.bound.call(tool, self._agent_id) if bound else self._topics.tool_call(tool)
         self._publish(pending, topic, pending.payload, bound=bound)
 
     def _publish(self, pending: PendingCall, topic: str, payload: bytes, *, bound: bool) -> None:
-        handle = pending.handle
+        handle = pending.handles[0]
         pending.kinds.add(bound)
         pending.unconfirmed = False
         pending.looks, pending.ask_at = 0, _FIRST_ASKED
@@ -430,31 +431,34 @@ class OutgoingCalls:
         for pending in self.under_way():
             for handle in tuple(pending.handles):
                 self.cancel(handle, reason)
+        self._deadlines.close()
 
     def on_failed(self, error: TransportError) -> None:
         """Fail every call: the connection is lost for good, or the broker refuses the login."""
         for pending in self.under_way():
             pending.fail(error)
 
-    def _leave(self, pending: PendingCall, handle: CallHandle, timer: asyncio.TimerHandle | None) -> None:
+    def _leave(self, pending: PendingCall, handle: CallHandle, timed: bool) -> None:
         """Note that a handle is over. When it is the last handle of its call, the call is forgotten."""
-        if timer is not None:
-            timer.cancel()
+        if timed:
+            self._deadlines.note_end()
         if len(pending.handles) > 1:
             pending.handles.remove(handle)
         else:
             self._forget(pending)
 
     def _forget(self, pending: PendingCall) -> None:
+        handle = pending.handles[0]
+        call_id = handle.call_id
         if pending.expiry is not None:
             pending.expiry.cancel()
         if pending.resend is not None:
             pending.resend.cancel()
         if pending.confirmed is not None:
             pending.confirmed.cancel()
-        if self._pending.get(pending.handle.call_id) is pending:
-            del self._pending[pending.handle.call_id]
-            sent_once = pending.handle.attempt == 1 and not (pending.sent_again or pending.unconfirmed)
-            self.over[pending.handle.call_id] = pending.handle.server if sent_once else None
+        if self._pending.get(call_id) is pending:
+            del self._pending[call_id]
+            sent_once = handle.attempt == 1 and not (pending.sent_again or pending.unconfirmed)
+            self.over[call_id] = handle.server if sent_once else None
             if len(self.over) > _REMEMBERED:
                 del self.over[next(iter(self.over))]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
 from mqtt_agent.tools.serving.scope import Scope
-from mqtt_agent.transport import InboundMessage, PublishProperties
+from mqtt_agent.transport import Connection, InboundMessage, PublishProperties, check_reason_code
 from mqtt_agent.wire import CallFault, Response, encode
 
 __all__ = ["Answers", "acknowledge", "fail"]
@@ -27,7 +28,6 @@ class Answers:
         self._connection = scope.connection
         self._topics = scope.topics
         self._server_id = scope.server_id
-        self._tasks = BackgroundTasks()
         self._resending: set[tuple[str, str]] = set()
 
     def topic_for(self, client: str, *, bound: bool) -> str:
@@ -42,43 +42,42 @@ class Answers:
         return self._topics.client_responses(client)
 
     async def publish(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
-        """Publish a response, wait for the broker's confirmation, and then acknowledge the call.
+        """Publish a response as with :meth:`publish_soon`, and wait until it is over."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.publish_soon(call_id, reply_to, messages, payload, lambda: over.done() or over.set_result(None))
+        await over
 
-        A response that the broker does not take, for its size or otherwise, is replaced by an error. When no response
-        can be sent, the call is acknowledged nevertheless, because the call has run and must not be delivered again.
+    def publish_soon(
+        self,
+        call_id: str,
+        reply_to: str,
+        messages: list[InboundMessage],
+        payload: bytes,
+        on_over: Callable[[], object] | None = None,
+    ) -> None:
+        """Publish a response, and acknowledge the call when the broker has confirmed the response.
+
+        When many messages are unacknowledged, the call is acknowledged behind its response; see
+        :meth:`InboundMessage.answered`. A response that the broker does not take, for its size or otherwise, is
+        replaced by an error. When no response can be sent, the call is acknowledged nevertheless, because the call has
+        run and must not be delivered again.
 
         Args:
             call_id: The id of the call.
             reply_to: The topic of the response.
             messages: The call's message and its repeats.
             payload: The response.
+            on_over: Called once, when the broker has confirmed the response or no response can be sent.
         """
         properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
-        try:
-            try:
-                await self._connection.publish(reply_to, payload, properties=properties)
-            except (PayloadTooLarge, PoisonMessage) as error:
-                logger.warning("the caller gets an error in place of the result of call %.80s: %s", call_id, error)
-                response = Response(call_id=call_id, server=self._server_id)
-                message = f"the tool ran, but its result cannot be sent: {error}"
-                code = "RESULT_TOO_LARGE" if isinstance(error, PayloadTooLarge) else "RESULT_REFUSED"
-                fail(response, CallFault(type="tool_error", code=code, message=message))
-                await self._connection.publish(reply_to, encode(response), properties=properties)
-        except MQTTAgentError as error:
-            logger.warning("the response to call %.80s could not be sent: %s", call_id, error)
-        acknowledge(messages)
-
-    def publish_soon(self, call_id: str, reply_to: str, messages: list[InboundMessage], payload: bytes) -> None:
-        """Publish a response in the background; see :meth:`publish`."""
-        self._tasks.start(self.publish(call_id, reply_to, messages, payload))
+        _Answer(self._connection, self._server_id, call_id, reply_to, messages, properties, on_over).send(payload)
 
     def resend(self, call_id: str, reply_to: str, payload: bytes) -> None:
         """Publish a response again, unless an earlier repeat of it is still on its way to the broker."""
         key = reply_to, call_id
         if key not in self._resending:
             self._resending.add(key)
-            sending = self._tasks.start(self.publish(call_id, reply_to, [], payload))
-            sending.add_done_callback(lambda _: self._resending.discard(key))
+            self.publish_soon(call_id, reply_to, [], payload, lambda: self._resending.discard(key))
 
     def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
         """Refuse an invalid call: answer it with an error, and then acknowledge its message."""
@@ -91,6 +90,82 @@ class Answers:
         self.publish_soon(
             query_id, reply_to, [], encode(Response(call_id=query_id, result=result, server=self._server_id))
         )
+
+
+class _Answer:
+    """A response on its way to the broker."""
+
+    __slots__ = (
+        "_call_id",
+        "_connection",
+        "_messages",
+        "_on_over",
+        "_properties",
+        "_replaced",
+        "_reply_to",
+        "_server_id",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        server_id: str,
+        call_id: str,
+        reply_to: str,
+        messages: list[InboundMessage],
+        properties: PublishProperties,
+        on_over: Callable[[], object] | None,
+    ) -> None:
+        self._connection = connection
+        self._server_id = server_id
+        self._call_id = call_id
+        self._reply_to = reply_to
+        self._messages = messages
+        self._properties = properties
+        self._on_over = on_over
+        self._replaced = False  # by an error
+
+    def send(self, payload: bytes) -> None:
+        try:
+            self._connection.publish_soon(
+                self._reply_to,
+                payload,
+                properties=self._properties,
+                on_sent=self._on_sent,
+                on_confirmed=self._on_confirmed,
+            )
+        except MQTTAgentError as error:
+            self._on_error(error)
+
+    def _on_sent(self) -> None:
+        for message in self._messages:
+            message.answered()
+
+    def _on_confirmed(self, confirmed: asyncio.Future[int]) -> None:
+        try:
+            check_reason_code(confirmed.result(), self._reply_to)
+        except MQTTAgentError as error:
+            self._on_error(error)
+        else:
+            self._end()
+
+    def _on_error(self, error: MQTTAgentError) -> None:
+        if isinstance(error, (PayloadTooLarge, PoisonMessage)) and not self._replaced:
+            self._replaced = True
+            logger.warning("the caller gets an error in place of the result of call %.80s: %s", self._call_id, error)
+            response = Response(call_id=self._call_id, server=self._server_id)
+            message = f"the tool ran, but its result cannot be sent: {error}"
+            code = "RESULT_TOO_LARGE" if isinstance(error, PayloadTooLarge) else "RESULT_REFUSED"
+            fail(response, CallFault(type="tool_error", code=code, message=message))
+            self.send(encode(response))
+            return
+        logger.warning("the response to call %.80s could not be sent: %s", self._call_id, error)
+        self._end()
+
+    def _end(self) -> None:
+        acknowledge(self._messages)
+        if self._on_over is not None:
+            self._on_over()
 
 
 def acknowledge(messages: list[InboundMessage]) -> None:

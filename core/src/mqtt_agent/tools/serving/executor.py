@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.waiting import within
@@ -57,7 +58,7 @@ class Executor:
     ) -> None:
         self.answers: Answers = Answers(scope)
         self.inputs: Inputs = Inputs(scope)
-        self._runner = CallRunner(scope, self.answers, self.inputs, replay, max_concurrency, contents)
+        self._runner = CallRunner(scope, self.inputs, replay, max_concurrency, contents)
         self._max_concurrency = max_concurrency
         self._replay = replay
         self._known: dict[CallKey, Execution] = {}
@@ -227,17 +228,26 @@ class Executor:
             self._start(execution)  # the call is answered and acknowledged, and its handler is not called
 
     async def _run(self, execution: Execution) -> None:
+        response: bytes | None = None
         try:
             if execution.expires is not None and time.monotonic() > execution.expires:
                 self._acknowledge_expired(execution)
             else:
-                await self._runner.run(execution)
+                response = await self._runner.run(execution)
         finally:
-            self._forget(execution)
-            if execution.thread is None or execution.thread.done():
-                self._on_place_free()
-            else:
-                self._leave_behind(execution, execution.thread)
+            if response is None:
+                self._on_over(execution)
+        if response is not None:
+            # The call counts as running until the broker has its response.
+            over, call_id = partial(self._on_over, execution), execution.call.call_id
+            self.answers.publish_soon(call_id, execution.reply_to, execution.messages, response, over)
+
+    def _on_over(self, execution: Execution) -> None:
+        self._forget(execution)
+        if execution.thread is None or execution.thread.done():
+            self._on_place_free()
+        else:
+            self._leave_behind(execution, execution.thread)
 
     def _forget(self, execution: Execution) -> None:
         self._known.pop(execution.key, None)

@@ -14,7 +14,7 @@ from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.aio.handlers import describe, mark_handler, raised_by, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
-from mqtt_agent.tools.serving.answers import Answers, fail
+from mqtt_agent.tools.serving.answers import fail
 from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.context import CallStream, ToolContext
 from mqtt_agent.tools.serving.execution import Execution
@@ -33,11 +33,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class CallRunner:
-    """Runs the handlers of one tool server, and answers their calls.
+    """Runs the handlers of one tool server, and makes the responses to their calls.
 
     Args:
         scope: What all parts of the server share.
-        answers: Publishes the responses.
         inputs: Asks the callers for input.
         replay: Keeps the responses for repeated calls.
         max_threads: How many plain ``def`` handlers run at once. The executor never starts more, so no
@@ -48,7 +47,6 @@ class CallRunner:
     def __init__(
         self,
         scope: Scope,
-        answers: Answers,
         inputs: Inputs,
         replay: ReplayStore,
         max_threads: int,
@@ -57,7 +55,6 @@ class CallRunner:
         self._connection = scope.connection
         self._topics = scope.topics
         self._server_id = scope.server_id
-        self._answers = answers
         self._inputs = inputs
         self._replay = replay
         self._max_threads = max_threads
@@ -70,8 +67,12 @@ class CallRunner:
             self._threads.shutdown(wait=False)
             self._threads = None
 
-    async def run(self, execution: Execution) -> None:
-        """Run the handler of a call, publish the response, and then acknowledge the call."""
+    async def run(self, execution: Execution) -> bytes:
+        """Run the handler of a call.
+
+        Returns:
+            The response.
+        """
         mark_handler()
         for message in execution.messages:
             message.work_started()
@@ -114,7 +115,7 @@ class CallRunner:
             self._replay.put(execution.key, payload, execution.request)
         elif execution.messages[0].must_be_proven:
             self._replay.note_forgotten(execution.messages[0].proof.signed_at / 1000)
-        await self._answers.publish(call_id, execution.reply_to, execution.messages, payload)
+        return payload
 
     @traced_handler
     async def _call_handler(self, execution: Execution, stream: CallStream) -> ToolResult:
