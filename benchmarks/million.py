@@ -1,12 +1,16 @@
 """A million durable tasks through one pair of agents: does anything grow but the store, and does retention bound it?
 
     python benchmarks/million.py [--tasks 1000000] [--at-once 256] [--speed 60] [--retention 2] [--seconds 1200]
+    python benchmarks/million.py --folder FOLDER    goes on where an earlier run with this folder has ended
 
 A requester and an executor run in their own processes, on a Mosquitto, each with an SQLite file. Each line shows the
 number of finished tasks, the memory of both processes, and the size and the rows of both files. The wall clock of both
 processes runs ``--speed`` times as fast as the real one, so a run of 25 minutes takes 25 simulated hours, and tasks
-that ended ``--retention`` simulated hours ago are removed. A wrong result, a task that fails, or memory that grows by
-more than ``--most-growth`` MB after the first tenth of the run, ends the program with an error.
+that ended ``--retention`` simulated hours ago are removed. A wrong result, a task that fails, an error in the log, or
+memory that grows by more than ``--most-growth`` MB after the first tenth of the run, ends the program with an error.
+
+With ``--folder``, the stores, the lines and the simulated time are kept. A run that was stopped or killed goes on with
+the next task that it has not counted, and with the stores as they are. The two agents are new processes then.
 """
 
 from __future__ import annotations
@@ -14,12 +18,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
+import logging
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 HERE = Path(__file__).parent
 STORES = HERE / ".stores"  # on a disk: the folder for temporary files may be in memory
@@ -27,14 +35,30 @@ LINES = 20
 EXECUTOR, REQUESTER = "million-does", "million-gives"
 
 
-def hasten(speed: float) -> None:
-    """Let the wall clock of this process run faster. Call this before ``mqtt_agent`` is imported."""
-    real, began = time.time, time.time()
-    time.time = lambda: began + (real() - began) * speed
+def hasten(speed: float, began: float, simulated: float) -> None:
+    """Let the wall clock of this process run faster. Call this before ``mqtt_agent`` is imported.
+
+    Args:
+        speed: Simulated seconds in a second.
+        began: The moment at which the run began, in Unix seconds.
+        simulated: The simulated time of this moment.
+    """
+    real = time.time
+    time.time = lambda: simulated + (real() - began) * speed
 
     from mqtt_agent.agents import retention
 
     retention._SWEEP_EVERY /= speed  # pyright: ignore[reportPrivateUsage]
+
+
+class Errors(logging.StreamHandler[TextIO]):
+    """Shows the errors in the log, and remembers that there were some."""
+
+    found = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found = True
+        super().emit(record)
 
 
 async def execute(options: argparse.Namespace) -> None:
@@ -61,9 +85,9 @@ async def give(options: argparse.Namespace) -> None:
     """Give all tasks, ``--at-once`` at a time, and print how many have their right result."""
     from mqtt_agent import Agent
 
-    numbers = iter(range(options.tasks))
+    numbers = iter(range(options.first, options.tasks))
     every = options.every or max(1, options.tasks // LINES)
-    done = 0
+    done = options.first
     agent = Agent(REQUESTER, broker=options.broker, store=options.store, retention=options.retention * 3600)
 
     async def worker() -> None:
@@ -79,17 +103,38 @@ async def give(options: argparse.Namespace) -> None:
         await asyncio.gather(*(worker() for _ in range(options.at_once)))
 
 
+@dataclass(frozen=True)
 class Line:
-    """What is measured at one moment."""
+    """What is measured at one moment: the requester's value, and the executor's.
 
-    def __init__(self, done: int, seconds: float, speed: float, processes: list[int], stores: list[Path]) -> None:
+    Attributes:
+        done: How many tasks have their result.
+        seconds: Seconds since the beginning, without the time between two runs.
+        hours: The same in simulated hours.
+        memory: MB in memory.
+        sizes: MB in the files of the stores.
+        rows: The rows in the stores.
+    """
+
+    done: int
+    seconds: float
+    hours: float
+    memory: list[float]
+    sizes: list[float]
+    rows: list[int]
+
+    @classmethod
+    def measure(cls, done: int, seconds: float, speed: float, processes: list[int], stores: list[Path]) -> Line:
         import psutil
 
-        self.done, self.seconds = done, seconds
-        self.hours = seconds * speed / 3600
-        self.memory = [psutil.Process(process).memory_info().rss / 1e6 for process in processes]
-        self.sizes = [sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*")) / 1e6 for path in stores]
-        self.rows = [rows_of(path) for path in stores]
+        return cls(
+            done,
+            seconds,
+            seconds * speed / 3600,
+            [psutil.Process(process).memory_info().rss / 1e6 for process in processes],
+            [sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*")) / 1e6 for path in stores],
+            [rows_of(path) for path in stores],
+        )
 
     def __str__(self) -> str:
         memory = " ".join(f"{each:9.1f}" for each in self.memory)
@@ -108,13 +153,33 @@ def rows_of(path: Path) -> int:
         return connection.execute("SELECT count(*) FROM tasks").fetchone()[0]
 
 
+class Past:
+    """The lines of earlier runs with a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "lines.jsonl"
+        texts = self._file.read_text().splitlines() if self._file.exists() else []
+        found: list[dict[str, Any]] = [json.loads(text) for text in texts]
+        self.simulated: float = found[-1]["simulated"] if found else 0.0
+        """The simulated time of the last line."""
+        self.lines = [Line(**each["line"]) for each in found]
+
+    def add(self, line: Line, simulated: float) -> None:
+        with self._file.open("a") as file:
+            print(json.dumps({"line": asdict(line), "simulated": simulated}), file=file)
+
+
 def watch(options: argparse.Namespace, broker: str, folder: Path) -> list[Line]:
-    stores = [folder / "requester.db", folder / "executor.db"]
+    stores, past = [folder / "requester.db", folder / "executor.db"], Past(folder)
+    began = time.time()
+    simulated = max(began, past.simulated)
+    before, first = (past.lines[-1].seconds, past.lines[-1].done) if past.lines else (0.0, 0)
+    given = {name: value for name, value in vars(options).items() if name in WORKER_OPTIONS}
+    given |= {"broker": broker, "began": began, "simulated": simulated, "first": first}
 
     def start(role: str, store: Path) -> subprocess.Popen[str]:
-        given = {name: value for name, value in vars(options).items() if name in WORKER_OPTIONS}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-        program = [sys.executable, __file__, f"--role={role}", f"--broker={broker}", f"--store={store}", *arguments]
+        program = [sys.executable, __file__, f"--role={role}", f"--store={store}", *arguments]
         return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     executor = start("execute", stores[1])
@@ -126,18 +191,22 @@ def watch(options: argparse.Namespace, broker: str, folder: Path) -> list[Line]:
         assert executor.stdout.readline() == "ready\n"
         requester = start("give", stores[0])
         assert requester.stdout is not None
-        began = time.monotonic()
-        print(HEADER)
+        print(HEADER, *past.lines, sep="\n", flush=True)
         for told in requester.stdout:
-            seconds = time.monotonic() - began
-            lines.append(Line(int(told), seconds, options.speed, [requester.pid, executor.pid], stores))
+            now = time.time()
+            seconds = before + now - began
+            lines.append(Line.measure(int(told), seconds, options.speed, [requester.pid, executor.pid], stores))
+            past.add(lines[-1], simulated + (now - began) * options.speed)
             print(lines[-1], flush=True)
-            if options.seconds and seconds > options.seconds:
+            if options.seconds and now - began > options.seconds:
                 requester.terminate()
                 break
         else:
             if requester.wait() != 0:
-                sys.exit("a task failed")
+                sys.exit("a task failed, or the requester has logged an error")
+        executor.stdin.close()
+        if executor.wait(30) != 0:
+            sys.exit("the executor has logged an error")
     finally:
         for process in (requester, executor):
             if process is not None:
@@ -171,20 +240,29 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=0, help="tasks between two lines (default: a twentieth of all)")
     parser.add_argument("--seconds", type=float, help="stop at the first line after this number of seconds")
     parser.add_argument("--most-growth", type=float, default=10.0, help="MB")
+    parser.add_argument("--folder", type=Path, help="keep the stores here, and go on where an earlier run has ended")
     parser.add_argument("--role", choices=("watch", "execute", "give"), default="watch", help=argparse.SUPPRESS)
     parser.add_argument("--broker", help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
+    parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--simulated", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role != "watch":
-        hasten(options.speed)
+        hasten(options.speed, options.began, options.simulated)
+        errors = Errors()
+        errors.setLevel(logging.ERROR)
+        logging.getLogger().addHandler(errors)
         asyncio.run({"execute": execute, "give": give}[options.role](options))
-        return
+        sys.exit(errors.found)
     sys.path.insert(0, str(HERE.parent / "tests"))
     from brokers import Mosquitto
 
     STORES.mkdir(exist_ok=True)
-    with Mosquitto() as broker, tempfile.TemporaryDirectory(dir=STORES) as folder:
-        lines = watch(options, broker.url, Path(folder))
+    with Mosquitto() as broker, contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=STORES)))
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = watch(options, broker.url, folder)
     check(lines, options.most_growth)
 
 

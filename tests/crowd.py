@@ -28,6 +28,8 @@ TOOLS = 10
 REPLICAS = ("a", "b")
 AT_ONCE = 25
 """How many endpoints start, stop or look at the same time."""
+SERVERS_AT_ONCE = 5
+"""How many servers restart at the same time. Of 10,000 clients, each of them has 500, which all get its cards."""
 SKILLS = [
     {"id": f"skill-{n}", "name": f"Skill {n}", "description": "Finds and summarizes documents. " * 3, "tags": ["text"]}
     for n in range(3)
@@ -193,7 +195,8 @@ class Crowd:
             for name in (f"client-{number:05}" for number in range(count))
         ]
         names = [client.agent_id for client in clients]
-        self._stops += [client.stop for client in clients]
+        # Clients stop first: then nobody gets what the servers publish when they stop.
+        self._stops = [*(client.stop for client in clients), *self._stops]
 
         async def find_tools(number: int) -> None:
             await clients[number].start()
@@ -214,7 +217,7 @@ class Crowd:
         followers = [names[n] for n in range(count) if (-n) % servers < PEERS]
         phases.append(self.tally.take("restart of one replica", followers, ids))
         for replicas in by_replica:
-            await each(replicas, _restart)
+            await each(replicas, _restart, SERVERS_AT_ONCE)
         await self._settle(clients, [*by_replica[0], *by_replica[1]])
         of_servers = self.tally.count("the same: what the servers get", ids, names)
         return [*phases, self.tally.take("rolling restart of the servers", names, ids), of_servers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskState
-from mqtt_agent.agents.executing import inbox
+from mqtt_agent.agents.executing import early_cancels, executor, inbox
 from mqtt_agent.agents.peers import Peers
 from mqtt_agent.agents.requesting import reminders, resender
 from mqtt_agent.agents.store import TaskKey, TaskRecord
@@ -380,6 +381,61 @@ async def test_one_cancel_of_many_tasks_stops_those_of_its_sender_and_no_others(
         ("early", "canceled"),
     }
     await until(lambda: writer.running_tasks == 1)
+
+
+@pytest.mark.rule("ALIMIT-8", "CTRL-4")
+async def test_a_stranger_fills_no_store_with_cancels_of_tasks_that_never_arrive(
+    make_agent: MakeAgent,
+    requester: ForeignRequester,
+    eve: Foreign,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(early_cancels, "_MOST_OF_ONE", 3)
+    store, week = MemoryStore(), 7 * 24 * 3600.0
+    writer = make_agent("writer", store=store, retention=week)
+    await soon(writer.start())
+    names = [f"e-{number}" for number in range(5)]
+    await eve.say("tasks/writer/control/eve", {"action": "cancel", "task_id": names[0], "task_ids": names})
+    await eve.next_on("tasks/eve/results/writer", 3)
+    await until(lambda: "too many such cancels are kept" in caplog.text)
+    await eve.say("tasks/writer/control/eve", {"action": "cancel", "task_id": "e-9"})
+    await requester.say("tasks/writer/control/scout", {"action": "cancel", "task_id": "t-1"})
+    assert (await requester.next_on(ANSWERS))["status"] == "canceled"
+    owner = writer._scope.owner
+    kept = await store.find(owner, "received")
+    assert sorted(each.task_id for each in kept) == ["e-0", "e-1", "e-2", "t-1"]
+    assert await store.sweep(owner, time.time() - week) == 0
+    assert await store.sweep(owner, time.time() - week + 3601) == 4  # an hour later
+
+
+@pytest.mark.rule("CTRL-10")
+async def test_a_handler_that_ends_slowly_holds_up_no_message_about_many_tasks(
+    make_agent: MakeAgent, requester: ForeignRequester, eve: Foreign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_CANCELED_WITHIN", 3600.0)
+    go, canceled = asyncio.Event(), asyncio.Event()
+    writer = make_agent("writer")
+
+    @writer.on_task
+    async def stubborn(task: TaskContext) -> None:
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            canceled.set()
+            await go.wait()
+
+    await soon(writer.start())
+    await requester.say("tasks/writer/inbox/scout", {"task_id": "t-1", "prompt": "wait"})
+    await until(lambda: writer.running_tasks == 1)
+    cancel = {"action": "cancel", "task_id": "t-1", "task_ids": ["t-1", "t-2"]}
+    await requester.say("tasks/writer/control/scout", cancel)
+    await soon(canceled.wait())
+    await ask(eve, "e-1", to="tasks/writer/control/eve")
+    answer = await eve.next_on("tasks/eve/results/writer")
+    assert answer["error"]["data"]["task_ids"] == ["e-1"]
+    go.set()
+    await requester.next_on(ANSWERS, 2)
 
 
 @pytest.mark.rule("ASK-12", "CTRL-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from brokers import Mosquitto
 from mqtt_agent import Agent, SqliteStore, TaskContext
+from mqtt_agent.agents import TaskHandle
 from mqtt_agent.agents.store import TaskKey, TaskRecord, TaskRole, rows
 from mqtt_agent.agents.store.worker import Job, Outcome
 from mqtt_agent.agents.store.writer import SqliteEngine
+from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.wire import Task, TaskState
 from support import soon, until
 
@@ -171,3 +174,32 @@ async def test_a_store_that_answers_many_at_once_lets_the_event_loop_turn(tmp_pa
         await soon(reading)
         most = max(after - before for before, after in zip(turns, [*turns[1:], ended], strict=True))
         assert most <= 120  # 100 of one batch, and batches of a single job
+
+
+async def test_an_agent_that_stops_with_many_open_tasks_lets_the_event_loop_turn(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path, silent: Silent
+) -> None:
+    store = await filled(tmp_path / "planner.db", namespace, "delegated", TaskState.WORKING)
+    planner = Agent("planner", broker=mosquitto.url, namespace=namespace, store=store)
+    await soon(planner.start())
+    handles = await soon(planner.delegations(), 60)
+    ended, turns, loop = 0, list[int](), asyncio.get_running_loop()
+
+    async def follow(handle: TaskHandle) -> None:
+        nonlocal ended
+        with contextlib.suppress(ConnectionLost):
+            await handle.result()
+        ended += 1
+
+    def count_turn() -> None:
+        turns.append(ended)
+        if ended < COUNT:
+            loop.call_soon(count_turn)
+
+    following = asyncio.gather(*(follow(each) for each in handles))
+    await asyncio.sleep(0)
+    loop.call_soon(count_turn)
+    await soon(planner.stop(), 60)
+    await soon(following)
+    assert ended == COUNT
+    assert max(after - before for before, after in zip(turns, [*turns[1:], ended], strict=True)) <= 100

@@ -8,15 +8,20 @@ import os
 import sqlite3
 import sys
 import threading
+import time
+import weakref
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
 from mqtt_agent.agents.store import SqliteStore, sqlite
 from mqtt_agent.agents.store.database import connect
-from mqtt_agent.agents.store.rows import to_row
+from mqtt_agent.agents.store.rows import Row, to_row
+from mqtt_agent.agents.store.worker import Outcome
+from mqtt_agent.agents.store.writer import SqliteEngine
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import soon, until
@@ -318,6 +323,54 @@ class TestThreads:
             there = await soon(store.get(new_record("1").key))
             assert (there is None) == isinstance(answers[0], StoreError)
             assert (await soon(store.add(new_record("2"))))[1]
+
+    async def test_no_cursor_leaves_the_thread_of_the_store(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        outcomes: list[Outcome] = []
+        run = SqliteEngine.run
+        monkeypatch.setattr(
+            SqliteEngine, "run", lambda engine, batch: outcomes.extend(done := run(engine, batch)) or done
+        )
+        async with SqliteStore(path) as store:
+            record, _ = await soon(store.add(new_record()))
+            await soon(store.add(record))
+            await soon(store.claim(AGENT))
+            await soon(store.change(record.key, [TaskState.WORKING], state=TaskState.COMPLETED, result={}))
+            await soon(store.settle([(record.key, TaskState.COMPLETED)]))
+            await soon(store.get(record.key))
+            await soon(store.find(AGENT, "received"))
+            await soon(store.outlines(AGENT, "received", [TaskState.COMPLETED]))
+            await soon(store.count(AGENT, "received", [TaskState.COMPLETED]))
+            await soon(store.reopen(AGENT))
+            await soon(store.sweep(AGENT, time.time() + 1))
+        assert len(outcomes) >= 11
+        assert {type(each.value) for each in outcomes} <= {int, list, tuple, Row, NoneType}
+
+    async def test_a_cursor_of_a_failed_job_ends_in_the_thread_of_the_store(self, path: Path) -> None:
+        ended: list[int] = []
+
+        def failing(connection: sqlite3.Connection) -> None:
+            local = Local()
+            weakref.finalize(local, lambda: ended.append(threading.get_ident()))
+            connection.execute("SELECT * FROM nowhere")
+
+        async with SqliteStore(path) as store:
+            with pytest.raises(StoreError) as raised:
+                await soon(store._submit(failing, writes=False))
+            assert isinstance(raised.value.__cause__, sqlite3.OperationalError)
+            assert ended == [thread.ident for thread in store_threads()]
+
+    async def test_a_misuse_of_sqlite_is_no_fault_of_the_values_and_may_be_tried_again(self, path: Path) -> None:
+        def misuse(connection: sqlite3.Connection) -> None:
+            raise sqlite3.InterfaceError("bad parameter or other API misuse")
+
+        async with SqliteStore(path) as store:
+            with pytest.raises(StoreError) as raised:
+                await soon(store._submit(misuse, writes=True))
+            assert not raised.value.permanent
+
+
+class Local:
+    """Something that a weak reference can follow, as no cursor can be followed."""
 
 
 class TestSettings:

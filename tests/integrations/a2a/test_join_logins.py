@@ -22,7 +22,7 @@ from a2a_mqtt_agent.proving import LoginAuth
 from brokers import Broker
 from certificates import Authority
 from mqtt_agent import Agent, MemoryStore
-from support import soon
+from support import soon, until
 
 from .conftest import AUDIENCE, ISSUER, Issuer, MakeGateway, Served
 
@@ -36,6 +36,7 @@ class TokenServer:
         self.url = ""
         self.seconds = 600
         self.status = "200 OK"
+        self.rubbish: bytes | None = None
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -44,7 +45,7 @@ class TokenServer:
         proof = next(line for line in head.splitlines() if line.lower().startswith("authorization")).split()[2]
         self.asked.append(f"{base64.b64decode(proof).decode()} {form}")
         answer = {"access_token": self.issuer.token("dave"), "token_type": "Bearer", "expires_in": self.seconds}
-        body = json.dumps(answer).encode()
+        body = json.dumps(answer).encode() if self.rubbish is None else self.rubbish
         writer.write(
             f"HTTP/1.1 {self.status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
         )
@@ -101,6 +102,31 @@ async def test_a_token_is_fetched_and_fetched_again_when_it_is_refused(
     assert first != second
     assert len(tokens.asked) == 3
     await flow.aclose()
+
+
+async def test_a_token_server_that_answers_rubbish_is_named_once_and_the_task_goes_on_when_it_gives_a_token(
+    worker: Agent,
+    make_gateway: MakeGateway,
+    embedded: Broker,
+    namespace: str,
+    tokens: TokenServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    known = TokenIssuer(ISSUER, AUDIENCE, tokens.issuer.url)
+    served = await make_gateway(Identity("dave", subject="dave"), issuer=known)
+    login = Login(token_url=tokens.url, client_id="joiner", client_secret="a-secret")
+    tokens.rubbish = b"<html>a-token</html>"
+    answered = asyncio.create_task(says(served, login, embedded, namespace))
+    await until(lambda: len(tokens.asked) >= 2, 30)
+    tokens.rubbish = None
+    assert await soon(answered, 60) == "hello by dave"
+    told = [each.getMessage() for each in caplog.records if each.name == "a2a_mqtt_agent.trouble" and each.levelno > 10]
+    assert [("has given no token to joiner" in each, "answers again" in each) for each in told] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "so its tasks wait" in told[0]
+    assert not any("secret" in each or "a-token" in each for each in told)
 
 
 @pytest.mark.parametrize(("status", "waits"), [("503 Busy", True), ("401 No", False)])

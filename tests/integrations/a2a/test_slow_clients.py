@@ -15,6 +15,8 @@ from a2a_mqtt_agent import following, pushing
 from a2a_mqtt_agent.waiting import Waiting
 from google.protobuf.json_format import MessageToDict
 from mqtt_agent import Agent
+from mqtt_agent.agents import TaskHandle
+from mqtt_agent.errors import StoreError
 from support import becomes, soon, until
 
 from .conftest import MakeGateway, last_task, said
@@ -72,6 +74,30 @@ async def test_a_client_that_does_not_read_is_ended_and_told_how_to_go_on(
     assert b"Subscribe to the task again" in told
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_task_that_cannot_be_followed_is_not_kept_and_is_followed_again_when_a_client_asks_for_it(
+    worker: Agent, make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = await make_gateway()
+    client = await served.client()
+    callers = served.gateway._callers["alice"]  # pyright: ignore[reportPrivateUsage]
+
+    async def broken(handle: TaskHandle) -> AsyncIterator[Any]:
+        raise StoreError("the disk is full")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TaskHandle, "events", broken)
+        task = await soon(last_task(client, said("ask")))
+        assert not callers._open
+        assert not callers._ended
+
+    async def asks() -> bool:
+        return (await client.get_task(a2a.GetTaskRequest(id=task.id))).status.state == a2a.TASK_STATE_INPUT_REQUIRED
+
+    await becomes(asks)
+    assert list(callers._open) == [task.id]
 
 
 @pytest.mark.long

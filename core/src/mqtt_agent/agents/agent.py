@@ -24,6 +24,7 @@ from mqtt_agent.agents.arguments import (
 from mqtt_agent.agents.dialect import AgentDialect
 from mqtt_agent.agents.executing.background import background_of
 from mqtt_agent.agents.executing.conversation import context_of
+from mqtt_agent.agents.executing.early_cancels import EarlyCancels
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.inbox import Inbox
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
@@ -234,7 +235,8 @@ class Agent(Requester, ToolUser, Service):
         background = background_of(scope)
         self._replies = Replies(scope, background)
         self._executor = TaskExecutor(scope, self._router, self._replies, background, self._max_concurrency)
-        self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks)
+        early = EarlyCancels(self._keep_for)
+        self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks, early)
         self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
         self._subscriptions = Subscriptions(scope, self._inbox, self._delegations.results)
         if self._pool is not None:

@@ -222,12 +222,17 @@ class Caller:
         known = self._open.get(handle.task_id)
         if known is not None:
             return known
-        followed = Followed(handle, view_of(record), lambda task, update: self._on_update(task, update))
+        followed = Followed(handle, view_of(record), lambda task, update: self._on_update(task, update), self._leave)
         if followed.over:
             self._keep(handle.task_id, followed)
         else:
             self._open[handle.task_id] = followed
         return followed
+
+    def _leave(self, followed: Followed) -> None:
+        """Forget a task that is not followed any more although it is open: whoever asks for it follows it again."""
+        if self._open.get(followed.handle.task_id) is followed:
+            del self._open[followed.handle.task_id]
 
     def _on_update(self, task: a2a.Task, update: Update) -> None:
         self._told(self, task, update)

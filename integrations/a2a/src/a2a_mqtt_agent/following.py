@@ -35,6 +35,7 @@ class Followed:
         handle: The task.
         task: The A2A view of the task, as it was stored last.
         told: Called with each update and the view after it.
+        left: Called with this object when the task is not followed any more, although it is open.
 
     Attributes:
         handle: The task.
@@ -42,11 +43,18 @@ class Followed:
         result: The result message, once the task is over.
     """
 
-    def __init__(self, handle: TaskHandle, task: a2a.Task, told: Callable[[a2a.Task, Update], None]) -> None:
+    def __init__(
+        self,
+        handle: TaskHandle,
+        task: a2a.Task,
+        told: Callable[[a2a.Task, Update], None],
+        left: Callable[[Followed], None],
+    ) -> None:
         self.handle: TaskHandle = handle
         self.task: a2a.Task = task
         self.result: TaskResult | None = handle.response
         self._told = told
+        self._left = left
         self._listeners: set[Waiting] = set()
         self._changed = asyncio.Event()
         self._stopped = False
@@ -156,6 +164,8 @@ class Followed:
         self.result = result = self.handle.response
         if result is not None:
             await self._change(lambda task: updates_at_end(task, result), stored=False)
+        if not self.over:
+            self._left(self)
         self._end_listeners()
 
     async def _change(self, updates_for: Callable[[a2a.Task], list[Update]], *, stored: bool) -> None:

@@ -29,6 +29,7 @@ from a2a_mqtt_agent.translating import (
     note,
     to_message,
 )
+from a2a_mqtt_agent.trouble import Trouble
 from a2a_mqtt_agent.views import RESULT
 
 __all__ = ["Forwarded", "is_transient"]
@@ -63,13 +64,15 @@ class Forwarded:
         task: The task at the MQTT side.
         url: The address of the remote agent, for errors.
         streaming: Whether the remote agent can stream.
+        trouble: Is told of each request that is repeated.
     """
 
-    def __init__(self, client: Client, task: TaskContext, url: str, *, streaming: bool) -> None:
+    def __init__(self, client: Client, task: TaskContext, url: str, *, streaming: bool, trouble: Trouble) -> None:
         self._client = client
         self._task = task
         self._url = url
         self._streaming = streaming
+        self._trouble = trouble
         saved: dict[str, Any] = task.saved or {}
         self._id: str | None = saved.get("remote")
         self._answered: list[str] = saved.get("answered", [])
@@ -146,7 +149,7 @@ class Forwarded:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                logger.info("%s was not reached: %s", self._url, error)
+                self._trouble.note(error)
             if self._id is not None:  # the remote agent has the task
                 return await self._look()
             await asyncio.sleep(wait)
@@ -176,11 +179,14 @@ class Forwarded:
         wait = _FIRST_WAIT
         while True:
             try:
-                return await request()
+                answer = await request()
             except Exception as error:
                 if not is_transient(error):
                     raise
-                logger.info("%s was not reached: %s", self._url, error)
+                self._trouble.note(error)
+            else:
+                self._trouble.over()
+                return answer
             await asyncio.sleep(wait)
             wait = min(_LONGEST_WAIT, 2 * wait)
 
@@ -207,6 +213,7 @@ class Forwarded:
         """Pass on the events of a stream, and return the task as it is after them."""
         alone = False
         async for event in _until_it_waits(events):
+            self._trouble.over()
             if event.HasField("message"):
                 self._message, alone = event.message, self._id is None
             elif event.HasField("task"):

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from a2a_mqtt_agent.forwarding import Forwarded
 from a2a_mqtt_agent.proving import Login, LoginAuth
+from a2a_mqtt_agent.trouble import Trouble
 
 __all__ = ["RemoteAgent"]
 
@@ -60,6 +61,7 @@ class RemoteAgent:
         self.card: a2a.AgentCard = card
         self._url = url
         self._http = http
+        self._trouble = Trouble(url)
         config = ClientConfig(httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"])
         self._client: Client = ClientFactory(config).create(card)
         shown: dict[str, Any] = {
@@ -155,7 +157,7 @@ class RemoteAgent:
 
     async def _do(self, task: TaskContext) -> Any:
         streaming = bool(self.card.capabilities.streaming)
-        return await Forwarded(self._client, task, self._url, streaming=streaming).run()
+        return await Forwarded(self._client, task, self._url, streaming=streaming, trouble=self._trouble).run()
 
 
 def _skill(skill: a2a.AgentSkill) -> AgentSkill:

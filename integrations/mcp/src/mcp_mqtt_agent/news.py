@@ -18,6 +18,7 @@ from mcp.server.subscriptions import (
     ToolsListChanged,
 )
 from mcp.shared.exceptions import MCPError
+from mqtt_agent.adapting.background import BackgroundTasks
 from mqtt_agent.adapting.changes import LISTS, RESOURCE_UPDATED
 from mqtt_agent.tools import ServerChange
 
@@ -47,6 +48,10 @@ class News:
         self.bus: InMemorySubscriptionBus = InMemorySubscriptionBus()
         self.subscribed: dict[str, dict[int, ServerSession]] = {}
         self._sessions: deque[ServerSession] = deque(maxlen=_MAX_SESSIONS)
+        self._untold: dict[ServerSession, dict[ServerEvent, None]] = {}
+        """What each client that is being told of something has not been told yet. A change that happens again meanwhile
+        is told once."""
+        self._tasks = BackgroundTasks(lambda task, error: logger.warning("a change is not told: %r", error))
 
     def add(self, session: ServerSession) -> None:
         """Add a client of 2025."""
@@ -72,6 +77,8 @@ class News:
         finally:
             for each in watching:
                 each.cancel()
+            self._tasks.cancel()
+            self._untold.clear()
 
     async def tell_changes(self, changes: AsyncIterator[ServerChange]) -> None:
         """Tell the clients of each change of resources and prompts, until the task is canceled."""
@@ -103,12 +110,27 @@ class News:
         await self.bus.publish(event)
         sessions = self.subscribed.get(event.uri, {}).values() if isinstance(event, ResourceUpdated) else self._sessions
         for session in list(sessions):
-            try:
+            untold = self._untold.get(session)
+            if untold is not None:  # the client has not taken the news before this one
+                untold[event] = None
+            else:
+                untold = self._untold[session] = {event: None}
+                self._tasks.start(self._tell_all(session, untold))
+
+    async def _tell_all(self, session: ServerSession, untold: dict[ServerEvent, None]) -> None:
+        """Send to one client what it has not been told, one after the other. A slow client holds up no other."""
+        try:
+            while untold:
+                event = next(iter(untold))
+                del untold[event]
                 await _send(session, event)
-            except Exception as error:  # a client that is gone must not keep the others from the news
-                logger.debug("a client is gone: %r", error)
-                with contextlib.suppress(ValueError):
-                    self._sessions.remove(session)
+        except Exception as error:  # a client that is gone must not keep the others from the news
+            logger.debug("a client is gone: %r", error)
+            with contextlib.suppress(ValueError):
+                self._sessions.remove(session)
+        finally:
+            if self._untold.get(session) is untold:
+                del self._untold[session]
 
 
 async def _send(session: ServerSession, event: ServerEvent) -> None:

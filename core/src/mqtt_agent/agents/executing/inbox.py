@@ -31,6 +31,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_OF_ONE, _MOST_OF_ALL = 1000, 5000
 """How many messages about many tasks may wait, of one requester and in all. A requester sends further ones again."""
+_TOO_MANY_EARLY = "a cancel of a task that has not arrived, because too many such cancels are kept already"
 
 
 class Inbox:
@@ -208,10 +209,16 @@ class Inbox:
         if control.action == "get":
             handle = partial(self._received.answer, each, control.sender, where)
         else:
-            handle = partial(self._received.cancel_all, each, control.sender, control.reason, where)
+            handle = partial(self._cancel_many, each, control.sender, control.reason, where, message)
         what = f"a control message for {len(task_ids)} tasks"
         work, end = self._scope.retry.until_stored(handle, what), partial(self._on_many_end, control.sender)
         self._tasks.start(work, name=control.task_id, on_end=end)
+
+    async def _cancel_many(
+        self, task_ids: list[str], sender: str, reason: str | None, reply_to: str, message: InboundMessage
+    ) -> None:
+        if not await self._received.cancel_all(task_ids, sender, reason, reply_to):
+            self._faults.refuse(message, _TOO_MANY_EARLY, repr(sender))
 
     def _on_many_end(self, sender: str) -> None:
         self._many[sender] -= 1
@@ -225,7 +232,8 @@ class Inbox:
             what = "a control message on a plain topic about a task that was given on a sender-bound topic"
             self._faults.refuse(message, what, repr(sender))
         elif control.action == "cancel":
-            await self._received.cancel(task_id, sender, control.reason, reply_to, record)
+            if not await self._received.cancel(task_id, sender, control.reason, reply_to, record):
+                self._faults.refuse(message, _TOO_MANY_EARLY, repr(sender))
         elif control.action == "input":
             key = self._scope.key("received", task_id, sender)
             if not await self._received.take_input(key, control.input_id, control.input):

@@ -8,11 +8,12 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic_core
 
 from mqtt_agent.agents.crashpoints import reached, reached_when_sent
+from mqtt_agent.agents.executing.early_cancels import EarlyCancels
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.questions import fault_of
 from mqtt_agent.agents.executing.replies import Replies
@@ -33,6 +34,18 @@ _FRESH = 5.0
 """Seconds for which a result is left to the member that has worked on the task. A requester asks again after 10 s."""
 
 
+class _Canceled(NamedTuple):
+    """A task after a cancel.
+
+    Attributes:
+        record: The task as it is stored now. It may have ended otherwise.
+        waited: Whether the task waited for a slot before this cancel.
+    """
+
+    record: TaskRecord
+    waited: bool = False
+
+
 class ReceivedTasks:
     """The tasks that an agent has received.
 
@@ -41,13 +54,17 @@ class ReceivedTasks:
         executor: Runs the handlers of the tasks.
         replies: Sends results and rejections to the requesters.
         max_waiting: How many tasks may wait for a slot. Further tasks are rejected.
+        early: Bounds the cancels of tasks that have not arrived.
     """
 
-    def __init__(self, scope: Scope, executor: TaskExecutor, replies: Replies, max_waiting: int) -> None:
+    def __init__(
+        self, scope: Scope, executor: TaskExecutor, replies: Replies, max_waiting: int, early: EarlyCancels
+    ) -> None:
         self._scope = scope
         self._executor = executor
         self._replies = replies
         self._max_waiting = max_waiting
+        self._early = early
         self._answering = asyncio.Lock()
         self._many = asyncio.Lock()  # of the messages about many tasks, one has its turn
         self._pool = scope.pool
@@ -276,20 +293,25 @@ class ReceivedTasks:
 
     # Control messages
 
-    async def cancel_all(self, task_ids: list[str], sender: str, reason: str | None, reply_to: str) -> None:
+    async def cancel_all(self, task_ids: list[str], sender: str, reason: str | None, reply_to: str) -> bool:
         """Cancel many tasks of one requester; see :meth:`cancel`. The store writes the changes together.
 
         A message on a plain topic does not cancel a task that was given on a sender-bound topic.
+
+        Returns:
+            Whether all cancels were stored.
         """
-        async with self._many:
+        async with self._many:  # not while the handlers end, which others need not wait for
             records = await self._find_all(task_ids, sender)
-            await asyncio.gather(
+            stored = await asyncio.gather(
                 *(
-                    self.cancel(task_id, sender, reason, reply_to, record)
+                    self._store_cancel(task_id, sender, reason, reply_to, record)
                     for task_id, record in records.items()
                     if record is None or self._replies.may_touch(record, reply_to)
                 )
             )
+        await asyncio.gather(*(self._end_canceled(each) for each in stored if each is not None))
+        return None not in stored
 
     async def _find_all(self, task_ids: list[str], sender: str) -> dict[str, TaskRecord | None]:
         """The records of several tasks of one requester, by their ids. The store reads them together."""
@@ -303,8 +325,8 @@ class ReceivedTasks:
         reason: str | None,
         reply_to: str | None,
         record: TaskRecord | None,
-    ) -> None:
-        """Cancel a task. A task that has not arrived yet is stored as canceled.
+    ) -> bool:
+        """Cancel a task. A task that has not arrived yet is stored as canceled, unless there are too many of them.
 
         Args:
             task_id: The task's id.
@@ -312,34 +334,57 @@ class ReceivedTasks:
             reason: Why, as text for people.
             reply_to: The topic to which the result goes from now on; None leaves it as it is.
             record: The task's record; None when the store has none.
+
+        Returns:
+            Whether the cancel was stored.
         """
+        stored = await self._store_cancel(task_id, sender, reason, reply_to, record)
+        if stored is not None:
+            await self._end_canceled(stored)
+        return stored is not None
+
+    async def _store_cancel(
+        self, task_id: str, sender: str | None, reason: str | None, reply_to: str | None, record: TaskRecord | None
+    ) -> _Canceled | None:
+        """Store a cancel; see :meth:`cancel`. None when it is not stored."""
         message = f"canceled by {sender or 'its requester'}" + (f": {reason}" if reason else "")
         ending = Ending(TaskState.CANCELED, fault=TaskFault(type="canceled", message=message))
         result = result_of(task_id, self._scope.agent_id, sender, ending)
         if record is not None:
             record = await self._redirect(record, reply_to)
-        else:
+        elif self._early.admit(sender):
             # The cancel may arrive before its task. When the task arrives, this record prevents the task from running.
-            content = {"task_id": task_id}
-            key = self.key(task_id, sender)
-            canceled = TaskRecord(key, sender, content, "", ending.state, result=result, reply_to=reply_to)
+            canceled = TaskRecord(
+                self.key(task_id, sender),
+                sender,
+                {"task_id": task_id},
+                "",
+                ending.state,
+                result=result,
+                reply_to=reply_to,
+                updated_at=self._early.ended_at,
+            )
             record, _ = await self._scope.store.add(canceled)
-        if not record.state.terminal:
-            record = await self._cancel_open(record, result)
-        elif record.state is TaskState.CANCELED:
-            await self.end_run(record.key)  # an earlier cancel may be stored although the store's answer was lost
-        if record.result is not None:
-            self._executor.background.start(self._replies.send(record))
-
-    async def _cancel_open(self, record: TaskRecord, result: dict[str, Any]) -> TaskRecord:
+        else:
+            return None
+        if record.state.terminal:
+            return _Canceled(record)
         changed = await self._scope.store.change(record.key, OPEN, state=TaskState.CANCELED, result=result)
         if changed is None:
-            return await self._scope.store.get(record.key) or record
-        # The handler is looked up only after the change, because it may have begun meanwhile.
-        ended = await self.end_run(record.key)
-        if not ended and changed.attempt == record.attempt and record.state is TaskState.SUBMITTED:
-            self._executor.dequeue(record.key)
-        return changed
+            return _Canceled(await self._scope.store.get(record.key) or record)
+        return _Canceled(changed, waited=changed.attempt == record.attempt and record.state is TaskState.SUBMITTED)
+
+    async def _end_canceled(self, canceled: _Canceled) -> None:
+        """End the handler of a task whose cancel is stored, and tell the result."""
+        record = canceled.record
+        if record.state is TaskState.CANCELED:
+            # The handler is looked up only after the change, because it may have begun meanwhile. Also, an earlier
+            # cancel may be stored although the store's answer was lost.
+            ended = await self.end_run(record.key)
+            if canceled.waited and not ended:
+                self._executor.dequeue(record.key)
+        if record.result is not None:
+            self._executor.background.start(self._replies.send(record))
 
     async def end_run(self, key: TaskKey) -> bool:
         """End the handler of a canceled task, also at another member of the pool.

@@ -23,6 +23,7 @@ from mqtt_agent.agents.requesting.results import Results
 from mqtt_agent.agents.requesting.sender import CONFIRMED_WITHIN, TaskSender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.display import TaskList
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNotFound, TaskRejected
 from mqtt_agent.metering import Durations
@@ -103,12 +104,15 @@ class Delegations:
             await self._tasks.store_states()
         if reason is None:
             reason = ConnectionLost(f"agent {self._scope.agent_id} was stopped")
-        self.on_refused(reason)
+        await self._fail_all(reason)
         self._tasks.reminders.clear()
 
     def on_refused(self, reason: MQTTAgentError) -> None:
         """End the handles of all open tasks with an error. The tasks themselves continue at their peers."""
-        for handle in list(self._tasks.handles.values()):
+        self._tasks.background.start(self._fail_all(reason))
+
+    async def _fail_all(self, reason: MQTTAgentError) -> None:
+        async for handle in in_steps(list(self._tasks.handles.values())):
             handle.fail(with_message(reason, f"{reason}; task {handle.task_id} goes on: resume() it"))
 
     async def drain(self) -> None:

@@ -194,7 +194,7 @@ class SqliteStore(ThreadedStore):
     @override
     async def settle(self, tasks: Sequence[tuple[TaskKey, TaskState]]) -> None:
         values = [(*key, state.value) for key, state in tasks]
-        await self._run(lambda connection: connection.executemany(SETTLE, values), writes=True)
+        await self._run(partial(_settle, values), writes=True)
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
@@ -263,6 +263,10 @@ def _get(connection: sqlite3.Connection, key: TaskKey) -> Row | None:
 
 def _fetch(statement: str, values: Mapping[str, object], connection: sqlite3.Connection) -> list[Row]:
     return [Row._make(row) for row in connection.execute(statement, values)]
+
+
+def _settle(values: Sequence[tuple[object, ...]], connection: sqlite3.Connection) -> None:
+    connection.executemany(SETTLE, values)  # the cursor is no result: it must end in this thread
 
 
 def _update(connection: sqlite3.Connection, row: Row, columns: dict[str, object]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
 
@@ -61,7 +62,8 @@ class SqliteEngine(Engine):
     """Runs jobs on an SQLite file.
 
     The work of a job is a function that is called with the connection. Only the last SQL statement of a work may change
-    something, so that a failed job has changed nothing.
+    something, so that a failed job has changed nothing. A work returns no cursor: the end of a cursor in another thread
+    resets a statement that this thread may be using for the next job.
 
     Args:
         connect: Opens the file.
@@ -139,8 +141,8 @@ class SqliteEngine(Engine):
                 try:
                     outcomes.append(Outcome(job, job.work(connection)))
                 except _BAD_VALUES as error:
-                    if connection.in_transaction != writes:
-                        raise
+                    if connection.in_transaction != writes or "API misuse" in str(error):
+                        raise  # not the fault of one job's values: all jobs of the batch may be tried again
                     outcomes.append(self._failed(job, error, permanent=True))
             if writes:
                 connection.execute("COMMIT")
@@ -153,6 +155,7 @@ class SqliteEngine(Engine):
     def _failed(self, job: Job, error: BaseException, *, permanent: bool = False) -> Outcome:
         translated = self._translate(error)
         translated.permanent = translated.permanent or permanent
+        traceback.clear_frames(error.__traceback__)  # a cursor in them must not end in the caller's thread
         return Outcome(job, error=translated)
 
 

@@ -122,6 +122,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server_version = "mqtt-agent"
     sys_version = ""
     timeout = 60
+    disable_nagle_algorithm = True  # else an update waits until the page has acknowledged the one before, for 40 ms
 
     @property
     def _console(self) -> WebServer:

@@ -224,7 +224,7 @@ class ToolClient(Reading, NeedsAsyncWith):
         self._follow_up.stop()
         self._partials.stop()
         self._answering.stop()
-        self._calls.cancel_all("the client was stopped")
+        await self._calls.cancel_all("the client was stopped")
         self.connection.on_failed.remove(self._calls.on_failed)
         self.connection.on_refused.remove(self._calls.on_failed)
         self.connection.on_reconnected.remove(self._on_reconnected)

@@ -17,6 +17,7 @@ import pydantic_core
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.deadlines import Deadlines
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import (
     CallCanceled,
@@ -424,11 +425,11 @@ class OutgoingCalls:
             except MQTTAgentError as error:
                 logger.debug("the cancel of call %s could not be sent to its server: %s", handle.call_id, error)
 
-    def cancel_all(self, reason: str) -> None:
+    async def cancel_all(self, reason: str) -> None:
         """Cancel every call that is under way, and take no further calls."""
         self._closed = reason
         self._tasks.cancel()
-        for pending in self.under_way():
+        async for pending in in_steps(self.under_way()):
             for handle in tuple(pending.handles):
                 self.cancel(handle, reason)
         self._deadlines.close()
