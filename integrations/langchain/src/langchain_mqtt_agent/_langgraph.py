@@ -18,10 +18,13 @@ __all__ = [
     "node_attempt",
     "require",
     "scratchpad_of",
+    "send_resume",
 ]
 
 _SCRATCHPAD = "__pregel_scratchpad"
 _RESUMING = "__pregel_resuming"
+_SEND = "__pregel_send"
+_RESUME = "__resume__"
 
 
 def require(what: str) -> None:
@@ -52,6 +55,11 @@ def scratchpad_of(config: RunnableConfig) -> Any:
 def is_resuming(config: RunnableConfig) -> bool:
     """Whether the node of a configuration may have run before: the graph was resumed here, or the node is retried."""
     return bool((config.get("configurable") or {}).get(_RESUMING))
+
+
+def send_resume(config: RunnableConfig, answers: list[Any]) -> None:
+    """Let LangGraph store the answers of a node when the node is interrupted, as its own ``interrupt`` does."""
+    (config.get("configurable") or {})[_SEND]([(_RESUME, list(answers))])
 
 
 def current_runtime() -> Any:
