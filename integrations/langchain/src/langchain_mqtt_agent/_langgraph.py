@@ -14,6 +14,7 @@ __all__ = [
     "heartbeat_of",
     "in_node",
     "interrupt",
+    "is_interrupt",
     "is_resuming",
     "node_attempt",
     "require",
@@ -83,6 +84,13 @@ def heartbeat_of(runtime: Any) -> Callable[[], None] | None:
     beat = getattr(runtime, "heartbeat", None)
     # Without an idle timeout, LangGraph's function is one that does nothing.
     return None if beat is None or getattr(beat, "__name__", "").startswith("_no_op") else beat
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error stops the graph until there is an answer."""
+    from langgraph.errors import GraphInterrupt
+
+    return isinstance(error, GraphInterrupt)
 
 
 def interrupt(value: Any, schema: dict[str, Any] | None) -> Any:

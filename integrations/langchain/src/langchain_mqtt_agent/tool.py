@@ -22,7 +22,7 @@ from mqtt_agent.wire import to_json
 from pydantic import PrivateAttr
 from typing_extensions import Self
 
-from langchain_mqtt_agent._langgraph import current_runtime
+from langchain_mqtt_agent._langgraph import current_runtime, is_interrupt
 from langchain_mqtt_agent.answers import answer_of, pass_over
 from langchain_mqtt_agent.content import content_of
 from langchain_mqtt_agent.context import context_of
@@ -267,7 +267,7 @@ async def _call(
     except BaseException as error:
         # After a broken connection, the next attempt of the node attaches to the call, which goes on meanwhile.
         # An interrupt lets the call wait for the answer: the next run of the node attaches to it too.
-        waits = asking and run.in_node and isinstance(error, Exception)
+        waits = asking and run.in_node and is_interrupt(error)
         goes_on = place is not None and place.id is not None and (waits or isinstance(error, TransportError))
         if call is not None and goes_on and waits:
             await run.caller.undo(call.leave)
