@@ -246,7 +246,7 @@ class CallHandle:
             self._wake()
 
     def end_if_done(self) -> None:
-        """Wait for no more partial results after the response: a server that has kept an answer sends only the answer."""
+        """Wait for no partial results after the response, because a server that has kept an answer sends it alone."""
         if self._outcome.done() and not self.over:
             self._end()
 
