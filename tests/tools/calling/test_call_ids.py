@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from brokers import Mosquitto
-from mqtt_agent import ToolServer
+from mqtt_agent import ToolContext, ToolServer
 from mqtt_agent.errors import CallCanceled, CallTimeout, InvalidArguments
+from mqtt_agent.tools import CallQuestion
 from support import soon, until
 
 from ..conftest import MakeClient, MakeServer
@@ -124,7 +125,7 @@ async def test_a_call_that_runs_is_not_sent_again_when_its_first_caller_stops_wa
     for server in servers:
         await soon(server.start())
     client = await make_client()
-    first = asyncio.ensure_future(client.call("one", call_id="x", timeout=0.1))
+    first = asyncio.ensure_future(client.call("one", call_id="x", timeout=1))
     await until(lambda: gates[0].ran or gates[1].ran)
     second = await soon(client.submit("one", call_id="x", timeout=20))
     (pending,) = client._calls.under_way()  # pyright: ignore[reportPrivateUsage]
@@ -195,3 +196,24 @@ async def test_a_running_call_goes_on_when_its_id_is_used_by_another_process(
     gate.open.set()
     assert await soon(asyncio.gather(first, joined)) == [{"one": {"a": 1}}] * 2
     assert gate.ran == [{"a": 1}]
+
+
+async def test_a_caller_that_joins_a_call_is_asked_what_its_tool_has_asked_before(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server, asked = make_server("server"), asyncio.Event()
+
+    @server.tool
+    async def paint(ctx: ToolContext) -> str:
+        return await ctx.ask("Which color?")
+
+    async def think(question: CallQuestion) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    await soon(server.start())
+    client = await make_client()
+    first = await soon(client.submit("paint", call_id="x", wait_online=True, on_question=think))
+    await soon(asked.wait())
+    second = await soon(client.submit("paint", call_id="x", on_question=lambda question: f"{question.prompt} Red."))
+    assert await soon(second.result()) == await soon(first.result()) == "Which color? Red."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from brokers import Mosquitto
-from mqtt_agent import ToolServer
+from mqtt_agent import ToolContext, ToolServer
 from support import becomes, soon, until
 
 from ..conftest import MakeClient, MakeServer
@@ -72,3 +72,20 @@ async def test_a_call_that_nobody_has_is_sent(make_server: MakeServer, make_clie
     handles = [await soon(client.submit("one", {"n": n}, call_id=f"{n}", resume=True)) for n in range(9)]
     assert [await soon(handle.result()) for handle in handles] == [{"one": {"n": n}} for n in range(9)]
     assert ran(gates) == 9
+
+
+async def test_a_call_that_is_made_again_in_the_moment_of_its_result_gets_the_result_too(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server("reader")
+
+    @server.tool
+    async def read(n: int, ctx: ToolContext) -> int:
+        return n
+
+    await soon(server.start())
+    client = await make_client("caller")
+    assert await soon(client.call("read", {"n": 1}, call_id=ID, wait_online=True)) == 1
+    for _ in range(6):
+        handle = await soon(client.submit("read", {"n": 1}, call_id=ID, resume=True))
+        assert await soon(handle.result()) == 1

@@ -229,3 +229,61 @@ async def test_a_handler_can_check_the_arguments_itself() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
     function = ToolFunction("double", lambda arguments: 2 * int(arguments["n"]), schema, validate=False)
     assert await call(function, {"n": "5"}) == 10
+
+
+async def test_a_default_and_an_alias_in_a_field_are_those_of_the_argument() -> None:
+    def find(
+        words: Annotated[list[str], Field(default_factory=list)],
+        limit: int = Field(3, ge=1),
+        tags: list[str] = Field(default_factory=list),  # noqa: B008
+        page: Annotated[int, Field(alias="pageNumber")] = 1,
+        size: int = Field(20, alias="pageSize"),
+    ) -> list[Any]:
+        return [words, limit, tags, page, size]
+
+    function = ToolFunction("find", find)
+    assert list(function.input_schema["properties"]) == ["words", "limit", "tags", "pageNumber", "pageSize"]
+    assert "required" not in function.input_schema
+    assert await call(function, {}) == [[], 3, [], 1, 20]
+    given = {"words": ["a"], "limit": 1, "tags": ["b"], "pageNumber": 2, "pageSize": 5}
+    assert await call(function, given) == [["a"], 1, ["b"], 2, 5]
+
+
+def test_a_method_without_its_object_is_refused_with_what_to_do() -> None:
+    class Shop:
+        def buy(self, item: str) -> str:
+            return item
+
+    with pytest.raises(TypeError, match=r"class Shop, without an object.*shop\.buy"):
+        ToolFunction("buy", Shop.buy)
+    assert list(ToolFunction("buy", Shop().buy).input_schema["properties"]) == ["item"]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("pet", "path", "what"),
+    [
+        ({"kind": "dog"}, "/pet", '"name" is a required property'),
+        ({"kind": "cat", "lives": "x"}, "/pet/lives", '"x" is not of type "integer"'),
+        ({"kind": "cow"}, "/pet/kind", '"dog" was expected'),
+        (3, "/pet", '3 is not of type "object"'),
+    ],
+)
+async def test_of_several_alternatives_the_error_tells_what_is_wrong_with_the_closest_one(
+    pet: Any, path: str, what: str
+) -> None:
+    def feed(pet: Annotated[Cat | Dog, Field(discriminator="kind")] | None = None) -> str:
+        return "fed"
+
+    with pytest.raises(InvalidArguments) as refused:
+        await call(ToolFunction("feed", feed), {"pet": pet})
+    assert any(path == fault["path"] and what in fault["message"] for fault in refused.value.data)

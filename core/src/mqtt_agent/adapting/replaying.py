@@ -94,6 +94,11 @@ class ReplayedTask(TaskSteps):
         self._wanted = wanted
         self._rounds = "rounds" if wanted.followed_at is None else f"rounds at {wanted.followed_at}"
 
+    @property
+    def place(self) -> str:
+        """The name of the place at which the questions of this task stop the code."""
+        return self._wanted.followed_at or self.handle.task_id
+
     async def _give_or_find(self, agent: Agent) -> TaskHandle:
         wanted, asked = self._wanted, self._wanted.request
         if wanted.followed_at is not None:

@@ -14,14 +14,18 @@ __all__ = [
     "heartbeat_of",
     "in_node",
     "interrupt",
+    "is_interrupt",
     "is_resuming",
     "node_attempt",
     "require",
     "scratchpad_of",
+    "send_resume",
 ]
 
 _SCRATCHPAD = "__pregel_scratchpad"
 _RESUMING = "__pregel_resuming"
+_SEND = "__pregel_send"
+_RESUME = "__resume__"
 
 
 def require(what: str) -> None:
@@ -54,6 +58,11 @@ def is_resuming(config: RunnableConfig) -> bool:
     return bool((config.get("configurable") or {}).get(_RESUMING))
 
 
+def send_resume(config: RunnableConfig, answers: list[Any]) -> None:
+    """Let LangGraph store the answers of a node when the node is interrupted, as its own ``interrupt`` does."""
+    (config.get("configurable") or {})[_SEND]([(_RESUME, list(answers))])
+
+
 def current_runtime() -> Any:
     """LangGraph's runtime of the node that runs here; None outside a node."""
     runtime = sys.modules.get("langgraph.runtime")
@@ -75,6 +84,13 @@ def heartbeat_of(runtime: Any) -> Callable[[], None] | None:
     beat = getattr(runtime, "heartbeat", None)
     # Without an idle timeout, LangGraph's function is one that does nothing.
     return None if beat is None or getattr(beat, "__name__", "").startswith("_no_op") else beat
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error stops the graph until there is an answer."""
+    from langgraph.errors import GraphInterrupt
+
+    return isinstance(error, GraphInterrupt)
 
 
 def interrupt(value: Any, schema: dict[str, Any] | None) -> Any:

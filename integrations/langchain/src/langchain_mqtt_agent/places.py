@@ -15,7 +15,7 @@ from mqtt_agent.wire import to_json
 
 from langchain_mqtt_agent._langgraph import current_runtime, in_node, is_resuming, node_attempt, scratchpad_of
 
-__all__ = ["Place", "begin_anew", "place_of"]
+__all__ = ["Place", "begin_anew", "notes_of", "place_of"]
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,21 @@ def begin_anew(place: Place) -> None:
 
 def _count(config: RunnableConfig, *what: Any) -> int:
     """How often ``what`` was counted before in this attempt of this execution of the node."""
-    scratchpad = scratchpad_of(config)
     key = (node_attempt(current_runtime()), *what)
+    notes = notes_of(config)
+    with _lock:
+        notes[key] = notes.get(key, -1) + 1
+        return notes[key]
+
+
+def notes_of(config: RunnableConfig) -> dict[tuple[Any, ...], int]:
+    """What was counted in this execution of the node, by its names."""
+    scratchpad = scratchpad_of(config)
     with _lock:
         # The scratchpad is kept here: while it exists, no other object can get its id. A weak reference would be
         # better, but LangGraph has no object per execution that allows weak references.
-        _, counts = _executions.pop(id(scratchpad), (scratchpad, {}))
-        _executions[id(scratchpad)] = (scratchpad, counts)
+        _, notes = _executions.pop(id(scratchpad), (scratchpad, {}))
+        _executions[id(scratchpad)] = (scratchpad, notes)
         if len(_executions) > _MAX_EXECUTIONS:
             _executions.pop(next(iter(_executions)))
-        counts[key] = counts.get(key, -1) + 1
-        return counts[key]
+        return notes

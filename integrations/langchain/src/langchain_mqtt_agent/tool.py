@@ -22,7 +22,8 @@ from mqtt_agent.wire import to_json
 from pydantic import PrivateAttr
 from typing_extensions import Self
 
-from langchain_mqtt_agent._langgraph import current_runtime, interrupt
+from langchain_mqtt_agent._langgraph import current_runtime, is_interrupt
+from langchain_mqtt_agent.answers import answer_of, pass_over
 from langchain_mqtt_agent.content import content_of
 from langchain_mqtt_agent.context import context_of
 from langchain_mqtt_agent.faults import HandleToolError, RemoteToolException
@@ -238,6 +239,8 @@ async def _call(
     tool, arguments, call, place, asking = request.name, request.args, None, None, False
     try:
         place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
+        if place.id is not None:
+            pass_over(run.config, place.id)
         told = context_of(run.config, run.in_context(current_runtime), context) if context else {}
         meta = as_meta(told, request.headers)
         call = CallSteps(
@@ -264,7 +267,7 @@ async def _call(
     except BaseException as error:
         # After a broken connection, the next attempt of the node attaches to the call, which goes on meanwhile.
         # An interrupt lets the call wait for the answer: the next run of the node attaches to it too.
-        waits = asking and run.in_node and isinstance(error, Exception)
+        waits = asking and run.in_node and is_interrupt(error)
         goes_on = place is not None and place.id is not None and (waits or isinstance(error, TransportError))
         if call is not None and goes_on and waits:
             await run.caller.undo(call.leave)
@@ -290,10 +293,8 @@ async def _answer(run: Run, question: CallQuestion, on_question: OnToolQuestion 
         assert on_question is not None
         return await run.caller.settle(run.in_context(on_question, question.prompt, question.schema))
     asked = {"tool": question.tool, "tool_call_id": run.tool_call_id, "prompt": question.prompt}
-    answer: Any = None
-    for number in range(1, question.number + 1):  # LangGraph gives the answers in the order of the interrupts
-        answer = run.in_context(interrupt, {**asked, "schema": question.schema, "round": number}, question.schema)
-    return answer
+    asked |= {"schema": question.schema, "round": question.number}
+    return run.in_context(answer_of, run.config, question.call_id, question.number, asked)
 
 
 def _about(call: CallSteps | None) -> Artifact:

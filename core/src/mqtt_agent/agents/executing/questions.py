@@ -14,9 +14,12 @@ from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import TaskState, checked_json
-from mqtt_agent.wire.schemas import schema_validator
+from mqtt_agent.wire.schemas import faults_in, schema_validator
 
 __all__ = ["Questions", "fault_of"]
+
+_MAX_FAULTS = 5
+"""How many faults of an answer the requester is told at most."""
 
 
 @dataclass
@@ -201,6 +204,8 @@ def fault_of(answer: Any, schema: Any) -> str | None:
         return None
     try:
         schema_validator("the schema of the question", schema).validate(answer)
-    except (jsonschema_rs.ValidationError, ValueError) as error:
-        return str(getattr(error, "message", error))
+    except jsonschema_rs.ValidationError as error:
+        return "; ".join(what for _, what in faults_in(error)[:_MAX_FAULTS])
+    except ValueError as error:
+        return str(error)
     return None

@@ -324,8 +324,13 @@ class TaskHandle:
         self.question = asked
         return news and not state.terminal
 
-    def settle(self, result: TaskResult) -> None:
-        """Take the result of the task. A second result changes nothing."""
+    def settle(self, result: TaskResult, *, stored: bool = False) -> None:
+        """Take the result of the task. A second result changes nothing.
+
+        Args:
+            result: The result.
+            stored: Whether the result arrived earlier, so that no events come after it.
+        """
         if self._outcome.done():
             return
         self.state = read_result_state(result)
@@ -333,7 +338,9 @@ class TaskHandle:
         self._wake()
         self._ended_at = self._ended_at or time.time()
         self._changed()
-        if not self._end_if_complete():  # events may come later: brokers keep the order only within a topic
+        if stored:
+            self._end()
+        elif not self._end_if_complete():  # events may come later: brokers keep the order only within a topic
             self._end_timer = self._loop.call_later(_LATE_EVENTS, self._end)
 
     def fail(self, error: MQTTAgentError) -> None:

@@ -99,7 +99,7 @@ class DelegatedTasks:
         handle.state, handle.saved, handle.bound = record.state, record.saved, record.reply_to is not None
         handle.answers = {given["input_id"]: given["answer"] for given in record.inputs}
         if record.result is not None:
-            handle.settle(TaskResult.model_validate(record.result))
+            handle.settle(TaskResult.model_validate(record.result), stored=True)
 
     def forget(self, task_id: str) -> None:
         """Drop the handle of a task, because neither a result nor events can arrive any more."""

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
@@ -25,6 +26,14 @@ OnQuestion = Callable[[CallQuestion], Any]
 """Answers a question of a tool. An ``async`` function is awaited."""
 
 
+@dataclass
+class _Open:
+    """The requests of one call that have no answer, by their ids, and how many handles of the call follow them."""
+
+    requests: dict[str, StreamMessage] = field(default_factory=lambda: dict[str, StreamMessage]())
+    followers: int = 0
+
+
 class Answering:
     """Answers the requests for input that arrive on the streams of a client's calls.
 
@@ -35,9 +44,12 @@ class Answering:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._tasks = BackgroundTasks()
+        self._open: dict[str, _Open] = {}
 
     def follow(self, handle: CallHandle, on_question: OnQuestion) -> None:
         """Answer the requests of a call until the call is over.
+
+        A handle that has joined the call also gets the requests that came before, and that have no answer yet.
 
         Args:
             handle: The call.
@@ -45,6 +57,8 @@ class Answering:
                 gets the same answer again.
         """
         tasks: dict[str, asyncio.Task[bytes]] = {}
+        requests = self._open.setdefault(handle.call_id, _Open())
+        requests.followers += 1
 
         def on_request(message: StreamMessage) -> None:
             input_id = message.input_id
@@ -52,22 +66,30 @@ class Answering:
                 return
             known = tasks.get(input_id)
             if known is None:
-                tasks[input_id] = self._tasks.start(self._answer(handle, message, on_question))
+                requests.requests[input_id] = message
+                tasks[input_id] = self._tasks.start(self._answer(handle, message, on_question, requests))
             elif known.done() and not known.cancelled() and known.exception() is None:
                 self._send(handle, message.server, known.result())
 
         def on_over() -> None:
             for task in tasks.values():
                 task.cancel()
+            requests.followers -= 1
+            if not requests.followers:
+                del self._open[handle.call_id]
 
         handle.follow_requests(on_request)
         handle.when_over(on_over)
+        for message in tuple(requests.requests.values()):
+            on_request(message)
 
     def stop(self) -> None:
         """Answer no further requests."""
         self._tasks.cancel()
 
-    async def _answer(self, handle: CallHandle, message: StreamMessage, on_question: OnQuestion) -> bytes:
+    async def _answer(
+        self, handle: CallHandle, message: StreamMessage, on_question: OnQuestion, requests: _Open
+    ) -> bytes:
         question = CallQuestion(
             handle.call_id, handle.tool, message.number or 1, message.method or "", message.params or {}
         )
@@ -82,6 +104,7 @@ class Answering:
                 answer.result = Elicited("cancel").to_result()
             else:
                 answer.error = CallFault(message=f"{type(error).__name__}: {error}", code="INPUT_FAILED")
+        requests.requests.pop(answer.input_id, None)
         payload = encode(answer)
         self._send(handle, message.server or "", payload)
         return payload

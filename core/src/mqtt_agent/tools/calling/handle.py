@@ -247,6 +247,11 @@ class CallHandle:
             self._end_timer = self._loop.call_later(_LATE_PARTIALS, self._end)
             self._wake()
 
+    def end_if_done(self) -> None:
+        """Wait for no partial results after the response, because a server that has kept an answer sends it alone."""
+        if self._outcome.done() and not self.over:
+            self._end()
+
     def fail(self, error: MQTTAgentError) -> None:
         """End the call with an error, without a response."""
         if not self._outcome.done():

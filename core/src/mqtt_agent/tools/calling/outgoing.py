@@ -120,7 +120,7 @@ class OutgoingCalls:
             InvalidArguments: The id belongs to another call.
         """
         pending = self._pending.get(call.call_id)
-        if pending is None:
+        if pending is None or all(each.done for each in pending.handles):  # a call that is over leaves a moment later
             return None
         if not pending.is_same(tool, to_json(call.arguments)):
             first = pending.handle.tool

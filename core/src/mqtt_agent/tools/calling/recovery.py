@@ -258,6 +258,9 @@ class Recovery:
     async def _find_or_send(self, pending: PendingCall) -> None:
         handle = pending.handle
         servers, holders, all_answered, _ = await self._ask(handle.tool, [pending], self._queries.can_ask)
+        if pending.confirmed is None:  # this process has not sent the call, so the response was kept
+            for each in tuple(pending.handles):
+                each.end_if_done()
         async with self._one_at_a_time:  # a recovery that began meanwhile may send the call
             if handle.done or pending.confirmed is not None:
                 return

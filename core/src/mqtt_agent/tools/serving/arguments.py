@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import jsonschema_rs
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from mqtt_agent.errors import InvalidArguments
-from mqtt_agent.wire.schemas import schema_validator
+from mqtt_agent.wire.schemas import faults_in, schema_validator
 
 __all__ = ["ArgumentsChecker", "UntitledSchema", "result_validator"]
 
@@ -57,9 +58,10 @@ class ArgumentsChecker:
         self._validates = validate
         self._model: type[BaseModel] | None = None
         self._fields: list[tuple[str, str]] = []
+        self._defaults: frozenset[str] = frozenset()
         self._whole: str | None = None
         if schema is None:
-            self._model, self._fields = _arguments_model(tool, parameters)
+            self._model, self._fields, self._defaults = _arguments_model(tool, parameters)
             self.schema: dict[str, Any] = _schema_of(self._model)
         else:
             self.schema = dict(schema)
@@ -94,14 +96,14 @@ class ArgumentsChecker:
         except jsonschema_rs.ValidationError as first:
             # It would take seconds to list all faults of a large call.
             errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
-            raise self._invalid([(list(error.instance_path), error.message) for error in errors]) from None
+            raise self._invalid([fault for error in errors for fault in faults_in(error)]) from None
         if self._model is not None:
             try:
                 values = self._model.model_validate(arguments)
             except ValidationError as error:
                 details = error.errors(include_url=False, include_context=False, include_input=False)
                 raise self._invalid([(list(detail["loc"]), detail["msg"]) for detail in details]) from error
-            given = values.model_fields_set
+            given = values.model_fields_set | self._defaults
             return {name: getattr(values, attribute) for name, attribute in self._fields if attribute in given}
         if self._whole is not None:
             return {self._whole: arguments}
@@ -149,8 +151,13 @@ def _parameter_for_all(parameters: list[inspect.Parameter], schema: dict[str, An
     return required[0] if len(required) == 1 and not by_keyword and required[0] not in properties else None
 
 
-def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[type[BaseModel], list[tuple[str, str]]]:
-    """A pydantic model of the parameters, and the model's attribute for each parameter."""
+def _arguments_model(
+    tool: str, parameters: list[inspect.Parameter]
+) -> tuple[type[BaseModel], list[tuple[str, str]], frozenset[str]]:
+    """A pydantic model of the parameters, and the model's attribute for each parameter.
+
+    The last value has the attributes whose default only pydantic knows, because it is in a ``Field(...)``.
+    """
     fields: dict[str, Any] = {}
     names: list[tuple[str, str]] = []
     for number, parameter in enumerate(parameters):
@@ -162,14 +169,28 @@ def _arguments_model(tool: str, parameters: list[inspect.Parameter]) -> tuple[ty
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         # Names that clash with nothing in pydantic: a parameter may be called `schema`, `copy` or `_private`.
         attribute = f"argument_{number}"
-        fields[attribute] = (Annotated[annotation, Field(alias=parameter.name)], default)
+        if not _has_alias(annotation, default):
+            annotation = Annotated[annotation, Field(alias=parameter.name)]
+        fields[attribute] = (annotation, default)
         names.append((parameter.name, attribute))
     try:
         model = create_model(tool, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
     except (PydanticUserError, PydanticSchemaGenerationError) as error:
         wrong = next((p.name for p in parameters if not _has_schema(p.annotation)), "")
         raise TypeError(f"tool {tool!r}: the type of parameter {wrong!r} has no JSON Schema ({error})") from error
-    return model, names
+    defaults = [
+        attribute
+        for (_, attribute), parameter in zip(names, parameters, strict=True)
+        if isinstance(parameter.default, FieldInfo) or parameter.default is inspect.Parameter.empty
+        if not model.model_fields[attribute].is_required()
+    ]
+    return model, names, frozenset(defaults)
+
+
+def _has_alias(annotation: Any, default: Any) -> bool:
+    """Whether a ``Field(...)`` of a parameter names the argument."""
+    marks = [each for each in (default, *get_args(annotation)) if isinstance(each, FieldInfo)]
+    return any(each.alias is not None or each.validation_alias is not None for each in marks)
 
 
 def _has_schema(annotation: Any) -> bool:

@@ -17,6 +17,7 @@ from mqtt_agent.errors import ToolError
 from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_validator
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
 from mqtt_agent.tools.serving.results import SharedContent, ToolResult
+from mqtt_agent.wire.schemas import faults_in
 
 __all__ = ["ToolFunction"]
 
@@ -94,8 +95,9 @@ class ToolFunction:
         try:
             self._result.validate(result)
         except jsonschema_rs.ValidationError as error:
-            path = "".join(f"/{step}" for step in error.instance_path) or "the whole result"
-            what = f"the tool ran, but its result does not fit its output schema: {path}: {error.message:.500}"
+            steps, said = faults_in(error)[0]
+            path = "".join(f"/{step}" for step in steps) or "the whole result"
+            what = f"the tool ran, but its result does not fit its output schema: {path}: {said:.500}"
             raise ToolError(what, code="RESULT_DOES_NOT_FIT") from error
 
     def bind(self, arguments: dict[str, Any], context: ToolContext, size: int = 0) -> Callable[[], Any]:
@@ -128,6 +130,7 @@ def _parameters(name: str, handler: Callable[..., Any]) -> tuple[list[inspect.Pa
         hints = get_type_hints(target if inspect.isroutine(target) else type(target).__call__, include_extras=True)
     except Exception as error:  # Python evaluates annotations to resolve them, which may raise anything
         raise TypeError(f"tool {name!r}: its annotations cannot be resolved ({error})") from error
+    _refuse_unbound(name, handler)
     parameters: list[inspect.Parameter] = []
     context: str | None = None
     for parameter in inspect.signature(handler).parameters.values():
@@ -137,6 +140,22 @@ def _parameters(name: str, handler: Callable[..., Any]) -> tuple[list[inspect.Pa
         else:
             parameters.append(parameter.replace(annotation=annotation))
     return parameters, context, hints.get("return")
+
+
+def _refuse_unbound(tool: str, handler: Callable[..., Any]) -> None:
+    """Raise an error for a method without its object, of which every caller would have to send the object.
+
+    Raises:
+        TypeError: The handler is such a method.
+    """
+    within = getattr(handler, "__qualname__", "").rpartition(".")[0]
+    first = next(iter(inspect.signature(handler).parameters), None)
+    if inspect.isfunction(handler) and first in ("self", "cls") and within and not within.endswith("<locals>"):
+        short = within.rpartition(".")[2]
+        raise TypeError(
+            f"tool {tool!r}: the handler is a method of the class {short}, without an object: make an object, and pass "
+            f"its method, for example add_tool({tool!r}, {short.lower()}.{handler.__name__})"
+        )
 
 
 def _is_context(annotation: Any) -> bool:

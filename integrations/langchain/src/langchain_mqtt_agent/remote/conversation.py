@@ -11,7 +11,7 @@ from mqtt_agent.adapting.following import MAX_REFUSED, unanswerable
 from mqtt_agent.adapting.replaying import ReplayedTask
 from mqtt_agent.errors import TaskTimeout
 
-from langchain_mqtt_agent._langgraph import interrupt
+from langchain_mqtt_agent.answers import answer_of, pass_over
 from langchain_mqtt_agent.parts import value_of
 from langchain_mqtt_agent.remote.payload import Outcome
 from langchain_mqtt_agent.run import Run
@@ -45,13 +45,11 @@ async def converse(task: ReplayedTask, run: Run, on_question: OnQuestion | None)
     caller = run.caller
     try:
         await caller.on_loop(task.begin)
-        for question in task.asked_before:
-            _interrupt_again(question, run)  # LangGraph assigns the answers in the order of the interrupts
-        for question in task.rounds:
-            answer = _interrupt_again(question, run)
-            if question is task.rounds[-1] and not task.answered(question["input_id"]):
-                await _settle(task, question, answer, run, on_question)
-                break  # a question that was asked again is not one of the earlier rounds
+        if run.in_node:
+            pass_over(run.config, task.place)
+            if task.rounds and not task.answered(task.rounds[-1]["input_id"]):
+                question = task.rounds[-1]
+                await _settle(task, question, _interrupted(task, question, run), run, on_question)
         text: list[str] = []
         while not task.over:
             event = await caller.on_loop(task.next)
@@ -102,7 +100,7 @@ async def _answer(task: ReplayedTask, question: dict[str, Any], run: Run, on_que
     if run.in_node:
         # The question is stored before the interrupt: the run that resumes must know the question of each answer.
         await run.caller.on_loop(task.save_round, question)
-        return run.in_context(interrupt, question, question["schema"])
+        return _interrupted(task, question, run)
     if on_question is not None:
         return await run.caller.settle(run.in_context(on_question, question))
     await run.caller.on_loop(task.leave, "nobody can answer its question")
@@ -113,8 +111,8 @@ async def _answer(task: ReplayedTask, question: dict[str, Any], run: Run, on_que
     raise unanswerable(task.handle, question["prompt"], advice, question)
 
 
-def _interrupt_again(question: dict[str, Any], run: Run) -> Any:
-    return run.in_context(interrupt, question, question.get("schema")) if run.in_node else None
+def _interrupted(task: ReplayedTask, question: dict[str, Any], run: Run) -> Any:
+    return run.in_context(answer_of, run.config, task.place, question["round"], question)
 
 
 def _update(event: TaskEvent, peer: str, tool_call_id: str | None) -> dict[str, Any]:
