@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mqtt_agent.identity.merkle import MAX_BATCH, MAX_PATH, Inclusion
+
 __all__ = [
     "SIGNATURE_PROPERTY",
     "SIGNED_PROPERTIES",
@@ -25,10 +27,13 @@ SIGNED_PROPERTIES: frozenset[str] = frozenset({"traceparent", "tracestate", "bag
 """The user properties that a signature covers, because receivers act on them (ours)."""
 
 _DOMAIN = b"mqtt-agent-sig 1"
-_VERSION = "1"
+_VERSION, _BATCH_VERSION = "1", "2"
+_READS_BATCHES = "2."  # no nonce of a program that knows only version 1 begins so: base64url has no dot
 _MISSING = b"-"
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
+_MOST_DIGITS = 15
+_LONGEST_PATH = (4 * MAX_PATH + 2) // 3  # base64 of the path
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
@@ -75,14 +80,19 @@ class SignedContent(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """The value of the user property :data:`SIGNATURE_PROPERTY`: ``1;signer;signed_at;expires_at;nonce;value``.
+    """The value of the user property :data:`SIGNATURE_PROPERTY`.
+
+    Of a single message, it is ``1;signer;signed_at;expires_at;nonce;value``. Of a message in a batch, it is
+    ``2;signer;signed_at;expires_at;nonce;size;index;path;value``.
 
     Attributes:
         signer: The name of whoever signed the message.
         signed_at: When the message was signed, in milliseconds since 1970.
         expires_at: When the message is too old to be believed, in milliseconds since 1970; 0 means never.
-        nonce: A random text, so that no two signatures are the same.
+        nonce: A random text, so that no two signatures are the same. Its beginning says whether the signer checks
+            signatures of batches.
         value: The Ed25519 signature, 64 bytes.
+        inclusion: The proof that the message is one of a batch; None for a single message.
     """
 
     signer: str
@@ -90,42 +100,69 @@ class Signature(NamedTuple):
     expires_at: int
     nonce: str
     value: bytes = b""
+    inclusion: Inclusion | None = None
 
     @classmethod
     def begin(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
         """A signature with a new nonce, and without its value yet."""
-        return cls(signer, signed_at, expires_at, encode_base64(os.urandom(_NONCE_BYTES)))
+        return cls(signer, signed_at, expires_at, _READS_BATCHES + encode_base64(os.urandom(_NONCE_BYTES)))
 
     @classmethod
     def blank(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
-        """A signature that proves nothing, and is as long as the one of a message."""
-        return cls(signer, signed_at, expires_at, encode_base64(bytes(_NONCE_BYTES)), bytes(_VALUE_BYTES))
+        """A signature that proves nothing, and is as long as the one of a single message."""
+        nonce = _READS_BATCHES + encode_base64(bytes(_NONCE_BYTES))
+        return cls(signer, signed_at, expires_at, nonce, bytes(_VALUE_BYTES))
 
-    def with_value(self, value: bytes) -> Signature:
+    @classmethod
+    def longest(cls, signer: str) -> int:
+        """The bytes of the longest signature of a message in a batch."""
+        inclusion = Inclusion(MAX_BATCH, MAX_BATCH - 1, bytes(MAX_PATH))
+        text = str(cls.blank(signer, 0, 0).with_value(bytes(_VALUE_BYTES), inclusion))
+        return len(text.encode(errors=_LENIENT)) + 2 * (_MOST_DIGITS - 1)
+
+    def with_value(self, value: bytes, inclusion: Inclusion | None = None) -> Signature:
         """The same signature with its value."""
-        return Signature(self.signer, self.signed_at, self.expires_at, self.nonce, value)
+        return Signature(self.signer, self.signed_at, self.expires_at, self.nonce, value, inclusion)
+
+    @property
+    def reads_batches(self) -> bool:
+        """Whether the signer checks signatures of batches."""
+        return self.nonce.startswith(_READS_BATCHES)
 
     @classmethod
     def parse(cls, text: str) -> Signature:
         """Read the value of the user property.
 
         Raises:
-            ValueError: The text is not a signature of this version.
+            ValueError: The text is not a signature of these versions.
         """
         try:
             version, rest = text.split(";", 1)
-            signer, signed_at, expires_at, nonce, value = rest.rsplit(";", 4)
-            if version != _VERSION:
+            inclusion = None
+            if version == _VERSION:
+                signer, signed_at, expires_at, nonce, value = rest.rsplit(";", 4)
+            elif version == _BATCH_VERSION:
+                signer, signed_at, expires_at, nonce, size, index, path, value = rest.rsplit(";", 7)
+                if not (_is_number(size) and _is_number(index)):
+                    raise ValueError("the place in the batch is not a number")
+                if len(path) > _LONGEST_PATH:
+                    raise ValueError(f"a path has no {len(path):,} characters")
+                inclusion = Inclusion.checked(int(size), int(index), decode_base64(path))
+            else:
                 raise ValueError(f"version {version!r:.20} is not known")
             if not (_is_number(signed_at) and _is_number(expires_at)):
                 raise ValueError("a time is not a number of milliseconds")
-            return cls(signer, int(signed_at), int(expires_at), nonce, decode_base64(value))
+            return cls(signer, int(signed_at), int(expires_at), nonce, decode_base64(value), inclusion)
         except ValueError as error:
             raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
 
     def __str__(self) -> str:
-        stamps = f"{self.signed_at};{self.expires_at};{self.nonce}"
-        return f"{_VERSION};{self.signer};{stamps};{encode_base64(self.value)}"
+        stamps = f"{self.signer};{self.signed_at};{self.expires_at};{self.nonce}"
+        if self.inclusion is None:
+            return f"{_VERSION};{stamps};{encode_base64(self.value)}"
+        size, index, path = self.inclusion
+        place = f"{size};{index};{encode_base64(path)}"
+        return f"{_BATCH_VERSION};{stamps};{place};{encode_base64(self.value)}"
 
 
 def find_signature(user_properties: Iterable[tuple[str, str]]) -> str | None:
@@ -169,4 +206,4 @@ def _part(part: bytes) -> bytes:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 15
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

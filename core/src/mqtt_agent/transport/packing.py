@@ -81,6 +81,21 @@ class PackedPublish(NamedTuple):
         """The bytes of the packet. The packet identifier ``mid`` is ignored at QoS 0."""
         return b"".join((self.head, _U16.pack(mid) if self.qos else b"", self.properties, self.payload))
 
+    def with_property(self, name: str, value: str) -> PackedPublish:
+        """The same packet with one more user property.
+
+        Raises:
+            WireError: See :func:`pack_string`.
+        """
+        added = b"\x26" + pack_string(name, "a user property") + pack_string(value, "a user property")
+        before = self.properties[_length_size(self.properties) :] + added
+        properties = _length(len(before)) + before
+        name_at = 1 + _length_size(self.head[1:])
+        topic = self.head[name_at:]
+        size = len(topic) + 2 * self.qos + len(properties) + len(self.payload)
+        head = self.head[:1] + _length(size) + topic
+        return PackedPublish(head, properties, self.payload, self.qos, self.retain, len(head) - len(topic) + size)
+
 
 def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
     """Pack a PUBLISH packet, apart from its packet identifier.
@@ -252,6 +267,14 @@ def _pack_binary(data: bytes, what: str) -> bytes:
     if len(data) > 65535:
         raise WireError(f"{what} has {len(data):,} bytes, and MQTT can carry at most 65,535")
     return _U16.pack(len(data)) + data
+
+
+def _length_size(data: bytes) -> int:
+    """How many bytes the length at the beginning of ``data`` has."""
+    size = 1
+    while data[size - 1] >= 0x80:
+        size += 1
+    return size
 
 
 @functools.lru_cache(4096)

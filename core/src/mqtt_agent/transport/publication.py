@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mqtt_agent.errors import PayloadTooLarge, TransportError
 from mqtt_agent.transport.capabilities import Capabilities
-from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.message import PublishProperties, UnsignedMessage
 from mqtt_agent.transport.packing import PackedPublish
 from mqtt_agent.transport.suspects import Key
 
@@ -30,6 +30,7 @@ class Publication:
         limits: The limits of the broker for which the message was packed; None before the first connection.
         confirmed: The reason code of the broker's PUBACK.
         expires: Loop time at which the message expires; infinite when it does not.
+        unsigned: Signs the message when it leaves; None when the packet has its signature, or gets none.
         watched: Whether the message leaves the queue at once when it is given up.
         refusals: How often the broker has refused the message for a reason that may pass.
     """
@@ -47,6 +48,7 @@ class Publication:
         "refusals",
         "repeatable",
         "topic",
+        "unsigned",
         "watched",
     )
 
@@ -60,6 +62,7 @@ class Publication:
         loop: asyncio.AbstractEventLoop,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
+        unsigned: UnsignedMessage | None = None,
     ) -> None:
         self.topic: str = topic
         self.packed: PackedPublish = packed
@@ -72,6 +75,7 @@ class Publication:
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
+        self.unsigned: UnsignedMessage | None = unsigned
         self.watched: bool = False
         self.refusals: int = 0
 
@@ -79,6 +83,14 @@ class Publication:
     def key(self) -> Key:
         """The topic and the payload, which are the same when a sender sends the message again."""
         return self.topic, self.packed.payload
+
+    def signed(self) -> PackedPublish:
+        """The packet as it leaves, with its signature."""
+        if self.unsigned is not None:
+            signature, self.unsigned = self.unsigned.sign(), None
+            self.properties = self.properties.adding(signature)
+            self.packed = self.packed.with_property(*signature)
+        return self.packed
 
     def expire(self) -> None:
         """Let the message fail, because it has expired before it was sent."""

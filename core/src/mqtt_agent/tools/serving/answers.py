@@ -54,16 +54,17 @@ class Answers:
             payload: The response.
         """
         properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
+        readers = _signer(messages)
         try:
             try:
-                await self._connection.publish(reply_to, payload, properties=properties)
+                await self._connection.publish(reply_to, payload, properties=properties, readers=readers)
             except (PayloadTooLarge, PoisonMessage) as error:
                 logger.warning("the caller gets an error in place of the result of call %.80s: %s", call_id, error)
                 response = Response(call_id=call_id, server=self._server_id)
                 message = f"the tool ran, but its result cannot be sent: {error}"
                 code = "RESULT_TOO_LARGE" if isinstance(error, PayloadTooLarge) else "RESULT_REFUSED"
                 fail(response, CallFault(type="tool_error", code=code, message=message))
-                await self._connection.publish(reply_to, encode(response), properties=properties)
+                await self._connection.publish(reply_to, encode(response), properties=properties, readers=readers)
         except MQTTAgentError as error:
             logger.warning("the response to call %.80s could not be sent: %s", call_id, error)
         acknowledge(messages)
@@ -91,6 +92,12 @@ class Answers:
         self.publish_soon(
             query_id, reply_to, [], encode(Response(call_id=query_id, result=result, server=self._server_id))
         )
+
+
+def _signer(messages: list[InboundMessage]) -> tuple[str, ...]:
+    """Who reads the answer to messages, if it is proven."""
+    signer = messages[-1].signer if messages and messages[-1].identity is not None else None
+    return () if signer is None else (signer,)
 
 
 def acknowledge(messages: list[InboundMessage]) -> None:

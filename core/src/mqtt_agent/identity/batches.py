@@ -1,0 +1,99 @@
+"""Batches: messages that leave in the same turn of the event loop are signed together, by one Ed25519 signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from mqtt_agent.identity.keys import PrivateKey
+from mqtt_agent.identity.merkle import MAX_BATCH, Tree
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature
+from mqtt_agent.transport import PublishProperties
+
+__all__ = ["Batches", "InBatch"]
+
+class _Batch:
+    """The messages that one signature covers. The signature is made when the first of them leaves."""
+
+    __slots__ = ("_key", "_tree", "_value", "sealed", "signed")
+
+    def __init__(self, key: PrivateKey) -> None:
+        self._key = key
+        self._tree: Tree | None = None
+        self._value = b""
+        self.signed: list[bytes] = []
+        self.sealed = False
+
+    def sign(self, index: int, signature: Signature) -> Signature:
+        """The signature of one message. A single message is signed as if there were no batches."""
+        if not self.sealed:
+            self.sealed = True
+            signed, self.signed = self.signed, []
+            self._tree = Tree(signed) if len(signed) > 1 else None
+            self._value = self._key.sign(signed[0] if self._tree is None else self._tree.to_bytes())
+        return signature.with_value(self._value, self._tree and self._tree.inclusion(index))
+
+
+class InBatch:
+    """A message of a batch that has not left yet.
+
+    Attributes:
+        properties: The MQTT properties of the message without its signature.
+        longest: How many bytes the signature adds to the packet at most.
+    """
+
+    __slots__ = ("_batch", "_index", "_signature", "longest", "properties")
+
+    def __init__(self, batch: _Batch, signature: Signature, properties: PublishProperties, longest: int) -> None:
+        self._batch, self._index, self._signature = batch, len(batch.signed) - 1, signature
+        self.properties: PublishProperties = properties
+        self.longest: int = longest
+
+    def sign(self) -> tuple[str, str]:
+        """The user property with the signature. The batch takes no more messages then."""
+        return SIGNATURE_PROPERTY, str(self._batch.sign(self._index, self._signature))
+
+
+class Batches:
+    """The batches of one connection, one after the other.
+
+    Args:
+        key: The key that signs.
+        begin: Returns, for a topic, a payload and the properties of a message, a signature without value, the bytes that
+            it signs, and the properties with everything except the signature.
+        readers: Whether endpoints of these names check the signatures of batches.
+    """
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        begin: Callable[[str, bytes, PublishProperties], tuple[Signature, bytes, PublishProperties]],
+        readers: Callable[[Collection[str]], bool],
+    ) -> None:
+        self._key = key
+        self._begin = begin
+        self._readers = readers
+        self._batch = _Batch(key)
+        self._longest = Signature.longest(key.name) + len(SIGNATURE_PROPERTY) + 5  # as MQTT packs a user property
+
+    def add(
+        self, topic: str, payload: bytes, properties: PublishProperties, readers: Collection[str]
+    ) -> InBatch | None:
+        """Add a message that is about to be sent.
+
+        Args:
+            topic: The topic.
+            payload: The bytes of the message.
+            properties: The MQTT properties of the message.
+            readers: The names of all endpoints that act upon the message.
+
+        Returns:
+            The message in the batch; None when a reader may not know batches, so that the message is signed alone.
+        """
+        if not self._readers(readers):
+            return None
+        signature, signed, properties = self._begin(topic, payload, properties)
+        batch = self._batch
+        if batch.sealed or len(batch.signed) == MAX_BATCH:
+            batch = self._batch = _Batch(self._key)
+        batch.signed.append(signed)
+        return InBatch(batch, signature, properties, self._longest)
