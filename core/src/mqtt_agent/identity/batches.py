@@ -5,32 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from mqtt_agent.identity.keys import PrivateKey
-from mqtt_agent.identity.merkle import MAX_BATCH, Tree
+from mqtt_agent.identity.merkle import MAX_BATCH, Inclusion, Tree, batch_bytes
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature
 from mqtt_agent.transport import PublishProperties
 
 __all__ = ["Batches", "InBatch"]
 
+
 class _Batch:
     """The messages that one signature covers. The signature is made when the first of them leaves."""
 
-    __slots__ = ("_key", "_tree", "_value", "sealed", "signed")
+    __slots__ = ("_key", "_paths", "_value", "sealed", "signed")
 
     def __init__(self, key: PrivateKey) -> None:
         self._key = key
-        self._tree: Tree | None = None
+        self._paths: list[bytes] = []
         self._value = b""
         self.signed: list[bytes] = []
         self.sealed = False
 
-    def sign(self, index: int, signature: Signature) -> Signature:
+    def sign(self, number: int, signature: Signature) -> Signature:
         """The signature of one message. A single message is signed as if there were no batches."""
         if not self.sealed:
-            self.sealed = True
-            signed, self.signed = self.signed, []
-            self._tree = Tree(signed) if len(signed) > 1 else None
-            self._value = self._key.sign(signed[0] if self._tree is None else self._tree.to_bytes())
-        return signature.with_value(self._value, self._tree and self._tree.inclusion(index))
+            self._seal()
+        if not self._paths:
+            return signature.with_value(self._value)
+        return signature.with_value(self._value, Inclusion(len(self._paths), number, self._paths[number]))
+
+    def _seal(self) -> None:
+        self.sealed = True
+        signed, self.signed = self.signed, []
+        if len(signed) == 1:
+            self._value = self._key.sign(signed[0])
+        else:
+            tree = Tree(signed)
+            self._value, self._paths = self._key.sign(batch_bytes(tree.size, tree.root)), tree.paths
 
 
 class InBatch:
@@ -41,16 +50,16 @@ class InBatch:
         longest: How many bytes the signature adds to the packet at most.
     """
 
-    __slots__ = ("_batch", "_index", "_signature", "longest", "properties")
+    __slots__ = ("_batch", "_number", "_signature", "longest", "properties")
 
     def __init__(self, batch: _Batch, signature: Signature, properties: PublishProperties, longest: int) -> None:
-        self._batch, self._index, self._signature = batch, len(batch.signed) - 1, signature
+        self._batch, self._number, self._signature = batch, len(batch.signed) - 1, signature
         self.properties: PublishProperties = properties
         self.longest: int = longest
 
     def sign(self) -> tuple[str, str]:
         """The user property with the signature. The batch takes no more messages then."""
-        return SIGNATURE_PROPERTY, str(self._batch.sign(self._index, self._signature))
+        return SIGNATURE_PROPERTY, str(self._batch.sign(self._number, self._signature))
 
 
 class Batches:
@@ -58,8 +67,8 @@ class Batches:
 
     Args:
         key: The key that signs.
-        begin: Returns, for a topic, a payload and the properties of a message, a signature without value, the bytes that
-            it signs, and the properties with everything except the signature.
+        begin: Returns, for a topic, a payload and the properties of a message, a signature without value, the bytes
+            that it signs, and the properties with everything except the signature.
         readers: Whether endpoints of these names check the signatures of batches.
     """
 

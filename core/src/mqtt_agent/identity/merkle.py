@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = ["MAX_BATCH", "MAX_PATH", "Inclusion", "Tree", "batch_bytes", "leaf_of"]
@@ -33,30 +33,25 @@ class Inclusion(NamedTuple):
     number: int
     path: bytes
 
-    @classmethod
-    def checked(cls, size: int, index: int, path: bytes) -> Inclusion:
-        """The proof, if a tree of this size has it.
+    def root(self, leaf: bytes) -> bytes:
+        """The root of the tree, if the tree has this leaf at this place.
 
         Raises:
-            ValueError: The size or the index is not one of a batch, or the path has another length.
+            ValueError: The size or the number is not one of a batch, or the path has another length.
         """
-        if not 2 <= size <= MAX_BATCH:
-            raise ValueError(f"a batch has 2 to {MAX_BATCH} messages, not {size}")
-        if index >= size:
-            raise ValueError(f"a batch of {size} messages has no message {index}")
-        if len(path) != _path_length(size, index):
-            raise ValueError(f"the path of message {index} of {size} does not have {len(path)} bytes")
-        return cls(size, index, path)
-
-    def root(self, leaf: bytes) -> bytes:
-        """The root of the tree, if the tree has this leaf at the index."""
-        node, index, last, at, path = leaf, self.number, self.size - 1, 0, self.path
+        node, number, last, at, path = leaf, self.number, self.size - 1, 0, self.path
+        if not 0 <= number <= last < MAX_BATCH or not last:
+            raise ValueError(f"a batch has 2 to {MAX_BATCH} messages, and no message {number} of {self.size}")
         while last:
-            if index & 1 or index < last:  # otherwise the node has no neighbour, and is also the node above
-                other = path[at : at + _HASH_BYTES]
+            if number & 1:
+                node = _sha256(_NODE + path[at : at + _HASH_BYTES] + node).digest()
                 at += _HASH_BYTES
-                node = _sha256(_NODE + other + node if index & 1 else _NODE + node + other).digest()
-            index, last = index >> 1, last >> 1
+            elif number < last:  # otherwise the node has no neighbour, and is also the node above
+                node = _sha256(_NODE + node + path[at : at + _HASH_BYTES]).digest()
+                at += _HASH_BYTES
+            number, last = number >> 1, last >> 1
+        if at != len(path):
+            raise ValueError(f"the path of message {self.number} of {self.size} does not have {len(path)} bytes")
         return node
 
 
@@ -65,35 +60,34 @@ class Tree:
 
     Args:
         signed: The signed bytes of each message, at least one.
+
+    Attributes:
+        size: How many messages there are.
+        root: The root.
+        paths: For each message, the path of its :class:`Inclusion`.
     """
 
     def __init__(self, signed: Sequence[bytes]) -> None:
         nodes = [leaf_of(each) for each in signed]
-        self._levels = [nodes]
+        levels: list[list[bytes]] = []
         while len(nodes) > 1:
-            above = [_sha256(_NODE + left + right).digest() for left, right in _pairs(nodes)]
+            levels.append(nodes)
+            above = [
+                _sha256(_NODE + left + right).digest() for left, right in zip(nodes[::2], nodes[1::2], strict=False)
+            ]
             if len(nodes) & 1:  # a node without a neighbour is also the node above
                 above.append(nodes[-1])
-            self._levels.append(above)
             nodes = above
-
-    def to_bytes(self) -> bytes:
-        """The bytes that the signature of the batch signs."""
-        return batch_bytes(len(self._levels[0]), self._levels[-1][0])
-
-    def inclusion(self, index: int) -> Inclusion:
-        """The proof that a message is in the tree.
-
-        Args:
-            index: The number of the message, from 0.
-        """
-        path: list[bytes] = []
-        at = index
-        for level in self._levels[:-1]:
-            if at ^ 1 < len(level):
-                path.append(level[at ^ 1])
-            at >>= 1
-        return Inclusion(len(self._levels[0]), index, b"".join(path))
+        self.size: int = len(signed)
+        self.root: bytes = nodes[0]
+        paths = [b""]
+        for level in reversed(levels):
+            last = len(level) - 1
+            paths = [
+                paths[at >> 1] if at == last and not at & 1 else level[at ^ 1] + paths[at >> 1]
+                for at in range(last + 1)
+            ]
+        self.paths: list[bytes] = paths
 
 
 def leaf_of(signed: bytes) -> bytes:
@@ -104,16 +98,3 @@ def leaf_of(signed: bytes) -> bytes:
 def batch_bytes(size: int, root: bytes) -> bytes:
     """The bytes that the signature of a batch signs: never those of a single message, which begin otherwise."""
     return b"%b%d:%d32:%b" % (_DOMAIN, 1 if size < 10 else 2, size, root)
-
-
-def _pairs(nodes: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return zip(nodes[::2], nodes[1::2], strict=False)
-
-
-def _path_length(size: int, index: int) -> int:
-    length, last = 0, size - 1
-    while last:
-        if index & 1 or index < last:
-            length += _HASH_BYTES
-        index, last = index >> 1, last >> 1
-    return length

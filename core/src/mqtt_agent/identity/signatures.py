@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import binascii
+import functools
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -26,14 +28,18 @@ SIGNATURE_PROPERTY: str = "mqtt-agent-sig"
 SIGNED_PROPERTIES: frozenset[str] = frozenset({"traceparent", "tracestate", "baggage"})
 """The user properties that a signature covers, because receivers act on them (ours)."""
 
-_DOMAIN = b"mqtt-agent-sig 1"
-_VERSION, _BATCH_VERSION = "1", "2"
+_DOMAIN = b"16:mqtt-agent-sig 1"
 _READS_BATCHES = "2."  # no nonce of a program that knows only version 1 begins so: base64url has no dot
 _MISSING = b"-"
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
 _MOST_DIGITS = 15
-_LONGEST_PATH = (4 * MAX_PATH + 2) // 3  # base64 of the path
+_STAMPS = r"(.*);([0-9]{1,15});([0-9]{1,15});([^;]*);"
+_FORMS = {
+    "1;": re.compile(rf"1;{_STAMPS}()()()([\w-]{{86}})", re.ASCII | re.DOTALL),
+    "2;": re.compile(rf"2;{_STAMPS}([0-9]{{1,2}});([0-9]{{1,2}});([\w-]{{0,214}});([\w-]{{86}})", re.ASCII | re.DOTALL),
+}
+"""The texts of signatures, by their versions."""
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
@@ -63,17 +69,24 @@ class SignedContent(NamedTuple):
 
         No part can be moved into another one, because each part has its length. A missing part is not an empty part.
         """
-        # One format is several times faster than a function for each part, and each message is signed and checked.
-        signer, topic = signature.signer.encode(errors=_LENIENT), self.topic.encode(errors=_LENIENT)
-        signed_at, expires_at = b"%d" % signature.signed_at, b"%d" % signature.expires_at
-        nonce, digest = signature.nonce.encode(errors=_LENIENT), hashlib.sha256(self.payload).digest()
-        signed = b"%d:%b%d:%b%d:%b%d:%b%d:%b%d:%b%b%b%b%d:%b" % (
-            *(len(_DOMAIN), _DOMAIN, len(signer), signer, len(signed_at), signed_at),
-            *(len(expires_at), expires_at, len(nonce), nonce, len(topic), topic),
-            _MISSING if self.response_topic is None else _text(self.response_topic),
-            _MISSING if self.correlation_data is None else _part(self.correlation_data),
-            _MISSING if self.content_type is None else _text(self.content_type),
-            *(len(digest), digest),
+        # Each message is signed and checked, so the parts that messages have in common are kept.
+        signer, signed_at, expires_at, nonce, _, _ = signature
+        at, until = str(signed_at), str(expires_at)
+        stamps = f"{len(at)}:{at}{len(until)}:{until}".encode()
+        content_type, reply_to, correlation = self.content_type, self.response_topic, self.correlation_data
+        signed = b"".join(
+            (
+                _DOMAIN,
+                _text(signer),
+                stamps,
+                _part(nonce.encode(errors=_LENIENT)),
+                _text(self.topic),
+                _MISSING if reply_to is None else _text(reply_to),
+                _MISSING if correlation is None else _part(correlation),
+                _MISSING if content_type is None else _text(content_type),
+                b"32:",
+                hashlib.sha256(self.payload).digest(),
+            )
         )
         covered = [pair for pair in self.user_properties if pair[0] in SIGNED_PROPERTIES]
         return signed + b"".join(_text(text) for pair in sorted(covered) for text in pair) if covered else signed
@@ -83,7 +96,7 @@ class Signature(NamedTuple):
     """The value of the user property :data:`SIGNATURE_PROPERTY`.
 
     Of a single message, it is ``1;signer;signed_at;expires_at;nonce;value``. Of a message in a batch, it is
-    ``2;signer;signed_at;expires_at;nonce;size;index;path;value``.
+    ``2;signer;signed_at;expires_at;nonce;size;number;path;value``.
 
     Attributes:
         signer: The name of whoever signed the message.
@@ -136,33 +149,22 @@ class Signature(NamedTuple):
         Raises:
             ValueError: The text is not a signature of these versions.
         """
-        try:
-            version, rest = text.split(";", 1)
-            inclusion = None
-            if version == _VERSION:
-                signer, signed_at, expires_at, nonce, value = rest.rsplit(";", 4)
-            elif version == _BATCH_VERSION:
-                signer, signed_at, expires_at, nonce, size, index, path, value = rest.rsplit(";", 7)
-                if not (_is_number(size) and _is_number(index)):
-                    raise ValueError("the place in the batch is not a number")
-                if len(path) > _LONGEST_PATH:
-                    raise ValueError(f"a path has no {len(path):,} characters")
-                inclusion = Inclusion.checked(int(size), int(index), decode_base64(path))
-            else:
-                raise ValueError(f"version {version!r:.20} is not known")
-            if not (_is_number(signed_at) and _is_number(expires_at)):
-                raise ValueError("a time is not a number of milliseconds")
-            return cls(signer, int(signed_at), int(expires_at), nonce, decode_base64(value), inclusion)
-        except ValueError as error:
-            raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
+        form = _FORMS.get(text[:2])
+        if form is None:
+            raise ValueError(f"{text!r:.60} is not a signature: its version is not known")
+        found = form.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r:.60} is not a signature: it does not have the parts of its version")
+        signer, signed_at, expires_at, nonce, size, number, path, value = found.groups()
+        inclusion = Inclusion(int(size), int(number), decode_base64(path)) if size else None
+        return cls(signer, int(signed_at), int(expires_at), nonce, _decode_value(value), inclusion)
 
     def __str__(self) -> str:
         stamps = f"{self.signer};{self.signed_at};{self.expires_at};{self.nonce}"
         if self.inclusion is None:
-            return f"{_VERSION};{stamps};{encode_base64(self.value)}"
-        size, index, path = self.inclusion
-        place = f"{size};{index};{encode_base64(path)}"
-        return f"{_BATCH_VERSION};{stamps};{place};{encode_base64(self.value)}"
+            return f"1;{stamps};{encode_base64(self.value)}"
+        size, number, path = self.inclusion
+        return f"2;{stamps};{size};{number};{encode_base64(path)};{encode_base64(self.value)}"
 
 
 def find_signature(user_properties: Iterable[tuple[str, str]]) -> str | None:
@@ -197,13 +199,16 @@ def encode_base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
 
 
+@functools.lru_cache(128)
+def _decode_value(text: str) -> bytes:
+    """Read the value of a signature. The messages of a batch have the same one."""
+    return decode_base64(text)
+
+
+@functools.lru_cache(256)
 def _text(text: str) -> bytes:
     return _part(text.encode(errors=_LENIENT))
 
 
 def _part(part: bytes) -> bytes:
     return b"%d:%b" % (len(part), part)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

@@ -191,6 +191,12 @@ class Identity:
             except ValueError as error:
                 return Proof(fault=f"no key of {signature.signer!r:.80} is trusted{error}")
         signed = _content(message.topic, message.payload, message).to_bytes(signature)
+        inclusion = signature.inclusion
+        if inclusion is not None:
+            try:
+                signed = batch_bytes(inclusion.size, inclusion.root(leaf_of(signed)))
+            except ValueError as error:
+                return Proof(fault=str(error))
         for key in keys:
             if self._verifies(key, signature, signed):
                 self._readers.learn(key, signature.reads_batches)
@@ -200,11 +206,9 @@ class Identity:
         )
 
     def _verifies(self, key: PublicKey, signature: Signature, signed: bytes) -> bool:
-        """Whether a key has signed a message, alone or in a batch."""
+        """Whether a key has signed a message, or the batch that has the message."""
         if signature.inclusion is None:
             return key.verifies(signature.value, signed)
-        root = signature.inclusion.root(leaf_of(signed))
-        signed = batch_bytes(signature.inclusion.size, root)
         known = key.data, signature.value, signed
         if known in self._verified:
             return True

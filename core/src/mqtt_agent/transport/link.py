@@ -255,8 +255,8 @@ class Link:
         """Hand one message to the network.
 
         Args:
-            packed: The message, or a function that returns the message, at QoS 1, when it leaves. It was packed before, so that
-                nothing can fail here.
+            packed: The message, or a function that returns the message, at QoS 1, when it leaves. It was packed before,
+                so that nothing can fail here.
             on_puback: Called with the reason code of the broker's PUBACK, at QoS 1.
 
         Returns:

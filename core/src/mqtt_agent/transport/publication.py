@@ -24,13 +24,13 @@ class Publication:
 
     Attributes:
         topic: The topic.
-        packed: The packet.
-        properties: The MQTT properties in the packet.
+        packed: The packet, without the signature that ``unsigned`` makes.
+        properties: The MQTT properties in this packet.
         repeatable: Whether the message may be sent again over the next link.
         limits: The limits of the broker for which the message was packed; None before the first connection.
         confirmed: The reason code of the broker's PUBACK.
         expires: Loop time at which the message expires; infinite when it does not.
-        unsigned: Signs the message when it leaves; None when the packet has its signature, or gets none.
+        unsigned: Signs the message when it leaves; None when the packet has its signature already, or gets none.
         watched: Whether the message leaves the queue at once when it is given up.
         refusals: How often the broker has refused the message for a reason that may pass.
     """
@@ -40,6 +40,7 @@ class Publication:
         "_loop",
         "_on_confirmed",
         "_on_trouble",
+        "_signature",
         "confirmed",
         "expires",
         "limits",
@@ -76,6 +77,7 @@ class Publication:
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
         self.unsigned: UnsignedMessage | None = unsigned
+        self._signature: tuple[str, str] | None = None
         self.watched: bool = False
         self.refusals: int = 0
 
@@ -86,11 +88,11 @@ class Publication:
 
     def signed(self) -> PackedPublish:
         """The packet as it leaves, with its signature."""
-        if self.unsigned is not None:
-            signature, self.unsigned = self.unsigned.sign(), None
-            self.properties = self.properties.adding(signature)
-            self.packed = self.packed.with_property(*signature)
-        return self.packed
+        if self.unsigned is None:
+            return self.packed
+        if self._signature is None:
+            self._signature = self.unsigned.sign()
+        return self.packed.with_property(*self._signature)
 
     def expire(self) -> None:
         """Let the message fail, because it has expired before it was sent."""

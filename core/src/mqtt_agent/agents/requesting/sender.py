@@ -243,7 +243,9 @@ class TaskSender:
         properties = self._properties(record, reply_to or record.reply_to or self.results_topic)
         payload = pydantic_core.to_json(record.task)
         publish = self._scope.connection.publish_soon
-        return publish(self.inbox(record), payload, properties=properties, on_confirmed=on_confirmed, readers=record.readers)
+        return publish(
+            self.inbox(record), payload, properties=properties, on_confirmed=on_confirmed, readers=record.readers
+        )
 
     async def send_control_soon(self, peer: str, control: Control, bound: bool) -> None:
         """Send a control message, and wait up to 5 s for the broker.
