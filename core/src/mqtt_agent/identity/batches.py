@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from mqtt_agent.identity.keys import PrivateKey
-from mqtt_agent.identity.merkle import MAX_BATCH, Inclusion, Tree, batch_bytes
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature
+from mqtt_agent.identity.merkle import MAX_BATCH, Tree, batch_bytes
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, batch_text, encode_base64, single_text
 from mqtt_agent.transport import PublishProperties
 
 __all__ = ["Batches", "InBatch"]
@@ -20,26 +20,27 @@ class _Batch:
     def __init__(self, key: PrivateKey) -> None:
         self._key = key
         self._paths: list[bytes] = []
-        self._value = b""
+        self._value = ""
         self.signed: list[bytes] = []
         self.sealed = False
 
-    def sign(self, number: int, signature: Signature) -> Signature:
+    def text(self, number: int, stamps: str) -> str:
         """The signature of one message. A single message is signed as if there were no batches."""
         if not self.sealed:
             self._seal()
         if not self._paths:
-            return signature.with_value(self._value)
-        return signature.with_value(self._value, Inclusion(len(self._paths), number, self._paths[number]))
+            return single_text(stamps, self._value)
+        return batch_text(stamps, len(self._paths), number, self._paths[number], self._value)
 
     def _seal(self) -> None:
         self.sealed = True
         signed, self.signed = self.signed, []
         if len(signed) == 1:
-            self._value = self._key.sign(signed[0])
+            value = self._key.sign(signed[0])
         else:
             tree = Tree(signed)
-            self._value, self._paths = self._key.sign(batch_bytes(tree.size, tree.root)), tree.paths
+            value, self._paths = self._key.sign(batch_bytes(tree.size, tree.root)), tree.paths
+        self._value = encode_base64(value)
 
 
 class InBatch:
@@ -50,16 +51,16 @@ class InBatch:
         longest: How many bytes the signature adds to the packet at most.
     """
 
-    __slots__ = ("_batch", "_number", "_signature", "longest", "properties")
+    __slots__ = ("_batch", "_number", "_stamps", "longest", "properties")
 
-    def __init__(self, batch: _Batch, signature: Signature, properties: PublishProperties, longest: int) -> None:
-        self._batch, self._number, self._signature = batch, len(batch.signed) - 1, signature
+    def __init__(self, batch: _Batch, stamps: str, properties: PublishProperties, longest: int) -> None:
+        self._batch, self._number, self._stamps = batch, len(batch.signed) - 1, stamps
         self.properties: PublishProperties = properties
         self.longest: int = longest
 
     def sign(self) -> tuple[str, str]:
         """The user property with the signature. The batch takes no more messages then."""
-        return SIGNATURE_PROPERTY, str(self._batch.sign(self._number, self._signature))
+        return SIGNATURE_PROPERTY, self._batch.text(self._number, self._stamps)
 
 
 class Batches:
@@ -105,4 +106,4 @@ class Batches:
         if batch.sealed or len(batch.signed) == MAX_BATCH:
             batch = self._batch = _Batch(self._key)
         batch.signed.append(signed)
-        return InBatch(batch, signature, properties, self._longest)
+        return InBatch(batch, signature.stamps, properties, self._longest)

@@ -6,7 +6,6 @@ import binascii
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,9 +16,11 @@ __all__ = [
     "SIGNED_PROPERTIES",
     "Signature",
     "SignedContent",
+    "batch_text",
     "decode_base64",
     "encode_base64",
     "find_signature",
+    "single_text",
 ]
 
 SIGNATURE_PROPERTY: str = "mqtt-agent-sig"
@@ -34,13 +35,9 @@ _MISSING = b"-"
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
 _MOST_DIGITS = 15
-_STAMPS = r"(.*);([0-9]{1,15});([0-9]{1,15});([^;]*);"
-_FORMS = {
-    "1;": re.compile(rf"1;{_STAMPS}()()()([\w-]{{86}})", re.ASCII | re.DOTALL),
-    "2;": re.compile(rf"2;{_STAMPS}([0-9]{{1,2}});([0-9]{{1,2}});([\w-]{{0,214}});([\w-]{{86}})", re.ASCII | re.DOTALL),
-}
-"""The texts of signatures, by their versions."""
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
+_LONGEST_VALUE = (4 * _VALUE_BYTES + 2) // 3
+_LONGEST_PATH = (4 * MAX_PATH + 2) // 3
 
 
 class SignedContent(NamedTuple):
@@ -72,14 +69,17 @@ class SignedContent(NamedTuple):
         # Each message is signed and checked, so the parts that messages have in common are kept.
         signer, signed_at, expires_at, nonce, _, _ = signature
         at, until = str(signed_at), str(expires_at)
-        stamps = f"{len(at)}:{at}{len(until)}:{until}".encode()
+        stamps = f"{len(at)}:{at}{len(until)}:{until}"
+        if nonce.isascii():
+            stamps = f"{stamps}{len(nonce)}:{nonce}".encode()
+        else:
+            stamps = stamps.encode() + _part(nonce.encode(errors=_LENIENT))
         content_type, reply_to, correlation = self.content_type, self.response_topic, self.correlation_data
         signed = b"".join(
             (
                 _DOMAIN,
                 _text(signer),
                 stamps,
-                _part(nonce.encode(errors=_LENIENT)),
                 _text(self.topic),
                 _MISSING if reply_to is None else _text(reply_to),
                 _MISSING if correlation is None else _part(correlation),
@@ -149,22 +149,48 @@ class Signature(NamedTuple):
         Raises:
             ValueError: The text is not a signature of these versions.
         """
-        form = _FORMS.get(text[:2])
-        if form is None:
-            raise ValueError(f"{text!r:.60} is not a signature: its version is not known")
-        found = form.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{text!r:.60} is not a signature: it does not have the parts of its version")
-        signer, signed_at, expires_at, nonce, size, number, path, value = found.groups()
-        inclusion = Inclusion(int(size), int(number), decode_base64(path)) if size else None
-        return cls(signer, int(signed_at), int(expires_at), nonce, _decode_value(value), inclusion)
+        version, inclusion = text[:2], None
+        try:
+            if version == "1;":
+                signer, signed_at, expires_at, nonce, value = text.rsplit(";", 4)
+                numbers = signed_at + expires_at
+            elif version == "2;":
+                signer, signed_at, expires_at, nonce, size, number, path, value = text.rsplit(";", 7)
+                numbers = signed_at + expires_at + size + number
+                if len(path) > _LONGEST_PATH or len(numbers) > 2 * (_MOST_DIGITS + 2):
+                    raise ValueError("its path or a number is too long")
+                inclusion = Inclusion(int(size), int(number), decode_base64(path))
+            else:
+                raise ValueError("its version is not known")
+            if not (numbers.isascii() and numbers.isdigit()) or max(len(signed_at), len(expires_at)) > _MOST_DIGITS:
+                raise ValueError("a number is not one")
+            if len(value) > _LONGEST_VALUE:
+                raise ValueError("its value is too long")
+            return cls(signer[2:], int(signed_at), int(expires_at), nonce, _decode_value(value), inclusion)
+        except ValueError as error:
+            raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
+
+    @property
+    def stamps(self) -> str:
+        """The parts of the text after the version that are the same for both versions."""
+        return f"{self.signer};{self.signed_at};{self.expires_at};{self.nonce}"
 
     def __str__(self) -> str:
-        stamps = f"{self.signer};{self.signed_at};{self.expires_at};{self.nonce}"
+        stamps = self.stamps
         if self.inclusion is None:
-            return f"1;{stamps};{encode_base64(self.value)}"
+            return single_text(stamps, encode_base64(self.value))
         size, number, path = self.inclusion
-        return f"2;{stamps};{size};{number};{encode_base64(path)};{encode_base64(self.value)}"
+        return batch_text(stamps, size, number, path, encode_base64(self.value))
+
+
+def single_text(stamps: str, value: str) -> str:
+    """The text of the signature of a single message."""
+    return f"1;{stamps};{value}"
+
+
+def batch_text(stamps: str, size: int, number: int, path: bytes, value: str) -> str:
+    """The text of the signature of a message in a batch."""
+    return f"2;{stamps};{size};{number};{encode_base64(path)};{value}"
 
 
 def find_signature(user_properties: Iterable[tuple[str, str]]) -> str | None:
