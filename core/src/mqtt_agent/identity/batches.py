@@ -11,6 +11,8 @@ from mqtt_agent.transport import PublishProperties
 
 __all__ = ["Batches", "InBatch"]
 
+_PACKED = 9  # what MQTT adds to a user property: its type, two lengths, and the growth of the packet's own lengths
+
 
 class _Batch:
     """The messages that one signature covers. The signature is made when the first of them leaves."""
@@ -83,7 +85,7 @@ class Batches:
         self._begin = begin
         self._readers = readers
         self._batch = _Batch(key)
-        self._longest = Signature.longest(key.name) + len(SIGNATURE_PROPERTY) + 5  # as MQTT packs a user property
+        self._longest = Signature.longest(key.name) + len(SIGNATURE_PROPERTY) + _PACKED
 
     def add(
         self, topic: str, payload: bytes, properties: PublishProperties, readers: Collection[str]
