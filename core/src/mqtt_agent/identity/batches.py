@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from mqtt_agent.identity.keys import PrivateKey
 from mqtt_agent.identity.merkle import MAX_BATCH, Tree, batch_bytes
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, batch_text, encode_base64, single_text
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, batch_text, encode_base64
 from mqtt_agent.transport import PublishProperties
 
 __all__ = ["Batches", "InBatch"]
@@ -31,7 +31,7 @@ class _Batch:
         if not self.sealed:
             self._seal()
         if not self._paths:
-            return single_text(stamps, self._value)
+            return f"1;{stamps};{self._value}"
         return batch_text(stamps, len(self._paths), number, self._paths[number], self._value)
 
     def _seal(self) -> None:

@@ -20,7 +20,6 @@ __all__ = [
     "decode_base64",
     "encode_base64",
     "find_signature",
-    "single_text",
 ]
 
 SIGNATURE_PROPERTY: str = "mqtt-agent-sig"
@@ -178,14 +177,9 @@ class Signature(NamedTuple):
     def __str__(self) -> str:
         stamps = self.stamps
         if self.inclusion is None:
-            return single_text(stamps, encode_base64(self.value))
+            return f"1;{stamps};{encode_base64(self.value)}"
         size, number, path = self.inclusion
         return batch_text(stamps, size, number, path, encode_base64(self.value))
-
-
-def single_text(stamps: str, value: str) -> str:
-    """The text of the signature of a single message."""
-    return f"1;{stamps};{value}"
 
 
 def batch_text(stamps: str, size: int, number: int, path: bytes, value: str) -> str:

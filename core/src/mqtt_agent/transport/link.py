@@ -249,28 +249,32 @@ class Link:
 
     # Publishing, subscribing, acknowledging
 
-    def publish(
-        self, packed: PackedPublish | Callable[[], PackedPublish], on_puback: Callable[[int], None] | None = None
-    ) -> int:
+    def publish(self, packed: PackedPublish, on_puback: Callable[[int], None] | None = None) -> int:
         """Hand one message to the network.
 
         Args:
-            packed: The message, or a function that returns the message, at QoS 1, when it leaves. It was packed before,
-                so that nothing can fail here.
+            packed: The message. It was packed before, so that nothing can fail here.
             on_puback: Called with the reason code of the broker's PUBACK, at QoS 1.
 
         Returns:
             The packet identifier; 0 at QoS 0.
         """
-        if isinstance(packed, PackedPublish):
-            mid = self._client.next_mid() if packed.qos else 0
-            self._pump.send(packed.with_id(mid))
-        else:
-            mid = self._client.next_mid()
-            self._pump.send(lambda: packed().with_id(mid))
+        mid = self._client.next_mid() if packed.qos else 0
+        self._pump.send(packed.with_id(mid))
         if on_puback is not None:
             self._publishes[mid] = on_puback
         return mid
+
+    def publish_made(self, make: Callable[[], PackedPublish], on_puback: Callable[[int], None]) -> None:
+        """Hand a message to the network that is made when it leaves.
+
+        Args:
+            make: Returns the message, which has QoS 1.
+            on_puback: See :meth:`publish`.
+        """
+        mid = self._client.next_mid()
+        self._pump.send_made(lambda: make().with_id(mid))
+        self._publishes[mid] = on_puback
 
     def skip_identifiers(self) -> None:
         """Use packet identifiers far from the latest, because the broker says that the latest is in use."""

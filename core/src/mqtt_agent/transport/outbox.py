@@ -289,8 +289,10 @@ class Outbox:
 
     def _send(self, link: Link, publication: Publication) -> None:
         self._in_flight[publication] = None
-        packed = publication.packed if publication.unsigned is None else publication.signed
-        link.publish(packed, partial(self._on_puback, publication))
+        if publication.unsigned is None:
+            link.publish(publication.packed, partial(self._on_puback, publication))
+        else:
+            link.publish_made(publication.signed, partial(self._on_puback, publication))
 
     def _on_puback(self, publication: Publication, reason_code: int) -> None:
         if reason_code >= 0x80 and self._send_again(publication, reason_code):

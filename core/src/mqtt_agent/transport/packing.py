@@ -87,11 +87,14 @@ class PackedPublish(NamedTuple):
         Raises:
             WireError: See :func:`pack_string`.
         """
+        before, topic, skip, skip_head = self.properties, self.head, 1, 2
+        while before[skip - 1] >= 0x80:  # the properties begin with their length, and so does the packet
+            skip += 1
+        while topic[skip_head - 1] >= 0x80:
+            skip_head += 1
+        topic = topic[skip_head:]
         added = b"\x26" + pack_string(name, "a user property") + pack_string(value, "a user property")
-        before = self.properties[_length_size(self.properties) :] + added
-        properties = _length(len(before)) + before
-        name_at = 1 + _length_size(self.head[1:])
-        topic = self.head[name_at:]
+        properties = _length(len(before) - skip + len(added)) + before[skip:] + added
         size = len(topic) + 2 * self.qos + len(properties) + len(self.payload)
         head = self.head[:1] + _length(size) + topic
         return PackedPublish(head, properties, self.payload, self.qos, self.retain, len(head) - len(topic) + size)
@@ -267,14 +270,6 @@ def _pack_binary(data: bytes, what: str) -> bytes:
     if len(data) > 65535:
         raise WireError(f"{what} has {len(data):,} bytes, and MQTT can carry at most 65,535")
     return _U16.pack(len(data)) + data
-
-
-def _length_size(data: bytes) -> int:
-    """How many bytes the length at the beginning of ``data`` has."""
-    size = 1
-    while data[size - 1] >= 0x80:
-        size += 1
-    return size
 
 
 @functools.lru_cache(4096)

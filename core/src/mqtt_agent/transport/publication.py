@@ -77,7 +77,8 @@ class Publication:
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
         self.unsigned: UnsignedMessage | None = unsigned
-        self._signature: tuple[str, str] | None = None
+        if unsigned is not None:
+            self._signature: tuple[str, str] | None = None
         self.watched: bool = False
         self.refusals: int = 0
 

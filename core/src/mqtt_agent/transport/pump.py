@@ -143,26 +143,27 @@ class Pump:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
-    def send(self, packet: bytes | Callable[[], bytes]) -> None:
-        """Send a packet from the link, in the next iteration of the event loop.
-
-        Args:
-            packet: The packet, or a function that makes the packet when it leaves.
-        """
+    def send(self, packet: bytes) -> None:
+        """Send a packet from the link, in the next iteration of the event loop."""
         sock = self._socket
         if sock is None or self._closed:
             return
         if self._queued:
             self._make(sock)
             self._client.loop_write()  # earlier packets of paho-mqtt go first
-        if isinstance(packet, bytes) and not self._unmade:
-            sock.out += packet
-        else:
+        if self._unmade:
             self._unmade.append(packet)
+        else:
+            sock.out += packet
         if len(sock.out) >= _HIGH_WATER:
             self._writable.clear()
         if not self._flush_scheduled:
             self.flush_soon()
+
+    def send_made(self, make: Callable[[], bytes]) -> None:
+        """Send a packet that is made when it leaves, in the next iteration of the event loop."""
+        self._unmade.append(make)
+        self.send(b"")
 
     def _make(self, sock: BufferedSocket) -> None:
         """Make the packets that are made when they leave."""

@@ -54,7 +54,7 @@ class Answers:
             payload: The response.
         """
         properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
-        readers = _signer(messages)
+        readers = () if self._connection.identity is None else _signer(messages)
         try:
             try:
                 await self._connection.publish(reply_to, payload, properties=properties, readers=readers)
@@ -96,7 +96,7 @@ class Answers:
 
 def _signer(messages: list[InboundMessage]) -> tuple[str, ...]:
     """Who reads the answer to messages, if it is proven."""
-    signer = messages[-1].signer if messages and messages[-1].identity is not None else None
+    signer = messages[-1].signer if messages else None
     return () if signer is None else (signer,)
 
 
