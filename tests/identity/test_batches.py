@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ class CountingKey(PrivateKey):
         return super().sign(data)
 
 
-A, B = CountingKey.new("agent-a"), CountingKey.new("agent-b")
+A, B = CountingKey("agent-a", os.urandom(32)), CountingKey("agent-b", os.urandom(32))
 TRUSTED = TrustedKeys([A.public, B.public])
 
 
@@ -223,7 +224,7 @@ def test_a_path_leads_to_the_root_only_from_its_own_place(count: int) -> None:
 def test_a_batch_of_a_key_that_is_not_trusted_proves_nothing() -> None:
     messages = batch(3)
     assert [Identity(None, TrustedKeys([B.public])).check(each).signer for each in messages] == [None] * 3
-    other = CountingKey.new("agent-a")
+    other = PrivateKey.new("agent-a")
     stranger = Identity(other, TrustedKeys([A.public, B.public]), clock=lambda: NOW)
     stranger.check(arrived(0, identity(B).sign("ns/topic/0", b"0", ABOUT).user_properties[-1]))
     batches = stranger.batches()
@@ -288,7 +289,7 @@ def test_only_readers_that_have_said_so_get_signatures_of_batches() -> None:
 
 @pytest.mark.rule("SIG-13")
 def test_a_message_of_somebody_else_neither_brings_nor_takes_batches() -> None:
-    sender, impostor = friend(), CountingKey.new("agent-b")
+    sender, impostor = friend(), PrivateKey.new("agent-b")
     batches = sender.batches()
     assert batches is not None
     assert sender.check(says_nothing(impostor)).signer is None

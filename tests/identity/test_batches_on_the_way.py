@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ class CountingKey(PrivateKey):
 
 
 NAMES = ("agent-a", "agent-b", "caller", "weather")
-KEYS = {name: CountingKey.new(name) for name in NAMES}
+KEYS = {name: CountingKey(name, os.urandom(32)) for name in NAMES}
 TRUSTED = [key.public for key in KEYS.values()]
 
 
