@@ -134,9 +134,9 @@ class CountingIdentity(Identity):
         """How many messages were ``signed``, and how many ``checked``, until now."""
         return self._count.copy()
 
-    def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
-        self._count["signed"] += 1
-        return super().sign(topic, payload, properties)
+    def _begin(self, topic: str, payload: bytes, properties: PublishProperties) -> Any:
+        self._count["signed"] += 1  # alone or in a batch
+        return super()._begin(topic, payload, properties)
 
     def check(self, message: InboundMessage) -> Proof:
         self._count["checked"] += 1

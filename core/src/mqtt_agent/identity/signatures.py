@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import binascii
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from mqtt_agent.identity.merkle import MAX_BATCH, MAX_PATH, Inclusion
 
 __all__ = [
     "SIGNATURE_PROPERTY",
     "SIGNED_PROPERTIES",
     "Signature",
     "SignedContent",
+    "batch_text",
     "decode_base64",
     "encode_base64",
     "find_signature",
@@ -24,12 +28,15 @@ SIGNATURE_PROPERTY: str = "mqtt-agent-sig"
 SIGNED_PROPERTIES: frozenset[str] = frozenset({"traceparent", "tracestate", "baggage"})
 """The user properties that a signature covers, because receivers act on them (ours)."""
 
-_DOMAIN = b"mqtt-agent-sig 1"
-_VERSION = "1"
+_DOMAIN = b"16:mqtt-agent-sig 1"
+_READS_BATCHES = "2."  # no nonce of a program that knows only version 1 begins so: base64url has no dot
 _MISSING = b"-"
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
+_MOST_DIGITS = 15
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
+_LONGEST_VALUE = (4 * _VALUE_BYTES + 2) // 3
+_LONGEST_PATH = (4 * MAX_PATH + 2) // 3
 
 
 class SignedContent(NamedTuple):
@@ -58,31 +65,46 @@ class SignedContent(NamedTuple):
 
         No part can be moved into another one, because each part has its length. A missing part is not an empty part.
         """
-        # One format is several times faster than a function for each part, and each message is signed and checked.
-        signer, topic = signature.signer.encode(errors=_LENIENT), self.topic.encode(errors=_LENIENT)
-        signed_at, expires_at = b"%d" % signature.signed_at, b"%d" % signature.expires_at
-        nonce, digest = signature.nonce.encode(errors=_LENIENT), hashlib.sha256(self.payload).digest()
-        signed = b"%d:%b%d:%b%d:%b%d:%b%d:%b%d:%b%b%b%b%d:%b" % (
-            *(len(_DOMAIN), _DOMAIN, len(signer), signer, len(signed_at), signed_at),
-            *(len(expires_at), expires_at, len(nonce), nonce, len(topic), topic),
-            _MISSING if self.response_topic is None else _text(self.response_topic),
-            _MISSING if self.correlation_data is None else _part(self.correlation_data),
-            _MISSING if self.content_type is None else _text(self.content_type),
-            *(len(digest), digest),
+        # Each message is signed and checked, so the parts that messages have in common are kept.
+        signer, signed_at, expires_at, nonce, _, _ = signature
+        at, until = str(signed_at), str(expires_at)
+        stamps = f"{len(at)}:{at}{len(until)}:{until}"
+        if nonce.isascii():
+            stamps = f"{stamps}{len(nonce)}:{nonce}".encode()
+        else:
+            stamps = stamps.encode() + _part(nonce.encode(errors=_LENIENT))
+        content_type, reply_to, correlation = self.content_type, self.response_topic, self.correlation_data
+        signed = b"".join(
+            (
+                _DOMAIN,
+                _text(signer),
+                stamps,
+                _text(self.topic),
+                _MISSING if reply_to is None else _text(reply_to),
+                _MISSING if correlation is None else _part(correlation),
+                _MISSING if content_type is None else _text(content_type),
+                b"32:",
+                hashlib.sha256(self.payload).digest(),
+            )
         )
         covered = [pair for pair in self.user_properties if pair[0] in SIGNED_PROPERTIES]
         return signed + b"".join(_text(text) for pair in sorted(covered) for text in pair) if covered else signed
 
 
 class Signature(NamedTuple):
-    """The value of the user property :data:`SIGNATURE_PROPERTY`: ``1;signer;signed_at;expires_at;nonce;value``.
+    """The value of the user property :data:`SIGNATURE_PROPERTY`.
+
+    Of a single message, it is ``1;signer;signed_at;expires_at;nonce;value``. Of a message in a batch, it is
+    ``2;signer;signed_at;expires_at;nonce;size;number;path;value``.
 
     Attributes:
         signer: The name of whoever signed the message.
         signed_at: When the message was signed, in milliseconds since 1970.
         expires_at: When the message is too old to be believed, in milliseconds since 1970; 0 means never.
-        nonce: A random text, so that no two signatures are the same.
+        nonce: A random text, so that no two signatures are the same. Its beginning says whether the signer checks
+            signatures of batches.
         value: The Ed25519 signature, 64 bytes.
+        inclusion: The proof that the message is one of a batch; None for a single message.
     """
 
     signer: str
@@ -90,42 +112,79 @@ class Signature(NamedTuple):
     expires_at: int
     nonce: str
     value: bytes = b""
+    inclusion: Inclusion | None = None
 
     @classmethod
     def begin(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
         """A signature with a new nonce, and without its value yet."""
-        return cls(signer, signed_at, expires_at, encode_base64(os.urandom(_NONCE_BYTES)))
+        return cls(signer, signed_at, expires_at, _READS_BATCHES + encode_base64(os.urandom(_NONCE_BYTES)))
 
     @classmethod
     def blank(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
-        """A signature that proves nothing, and is as long as the one of a message."""
-        return cls(signer, signed_at, expires_at, encode_base64(bytes(_NONCE_BYTES)), bytes(_VALUE_BYTES))
+        """A signature that proves nothing, and is as long as the one of a single message."""
+        nonce = _READS_BATCHES + encode_base64(bytes(_NONCE_BYTES))
+        return cls(signer, signed_at, expires_at, nonce, bytes(_VALUE_BYTES))
 
-    def with_value(self, value: bytes) -> Signature:
+    @classmethod
+    def longest(cls, signer: str) -> int:
+        """The bytes of the longest signature of a message in a batch."""
+        inclusion = Inclusion(MAX_BATCH, MAX_BATCH - 1, bytes(MAX_PATH))
+        text = str(cls.blank(signer, 0, 0).with_value(bytes(_VALUE_BYTES), inclusion))
+        return len(text.encode(errors=_LENIENT)) + 2 * (_MOST_DIGITS - 1)
+
+    def with_value(self, value: bytes, inclusion: Inclusion | None = None) -> Signature:
         """The same signature with its value."""
-        return Signature(self.signer, self.signed_at, self.expires_at, self.nonce, value)
+        return Signature(self.signer, self.signed_at, self.expires_at, self.nonce, value, inclusion)
+
+    @property
+    def reads_batches(self) -> bool:
+        """Whether the signer checks signatures of batches."""
+        return self.nonce.startswith(_READS_BATCHES)
 
     @classmethod
     def parse(cls, text: str) -> Signature:
         """Read the value of the user property.
 
         Raises:
-            ValueError: The text is not a signature of this version.
+            ValueError: The text is not a signature of these versions.
         """
+        version, inclusion = text[:2], None
         try:
-            version, rest = text.split(";", 1)
-            signer, signed_at, expires_at, nonce, value = rest.rsplit(";", 4)
-            if version != _VERSION:
-                raise ValueError(f"version {version!r:.20} is not known")
-            if not (_is_number(signed_at) and _is_number(expires_at)):
-                raise ValueError("a time is not a number of milliseconds")
-            return cls(signer, int(signed_at), int(expires_at), nonce, decode_base64(value))
+            if version == "1;":
+                signer, signed_at, expires_at, nonce, value = text.rsplit(";", 4)
+                numbers = signed_at + expires_at
+            elif version == "2;":
+                signer, signed_at, expires_at, nonce, size, number, path, value = text.rsplit(";", 7)
+                numbers = signed_at + expires_at + size + number
+                if len(path) > _LONGEST_PATH or len(numbers) > 2 * (_MOST_DIGITS + 2):
+                    raise ValueError("its path or a number is too long")
+                inclusion = Inclusion(int(size), int(number), decode_base64(path))
+            else:
+                raise ValueError("its version is not known")
+            if not (numbers.isascii() and numbers.isdigit()) or max(len(signed_at), len(expires_at)) > _MOST_DIGITS:
+                raise ValueError("a number is not one")
+            if len(value) > _LONGEST_VALUE:
+                raise ValueError("its value is too long")
+            return cls(signer[2:], int(signed_at), int(expires_at), nonce, _decode_value(value), inclusion)
         except ValueError as error:
             raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
 
+    @property
+    def stamps(self) -> str:
+        """The parts of the text after the version that are the same for both versions."""
+        return f"{self.signer};{self.signed_at};{self.expires_at};{self.nonce}"
+
     def __str__(self) -> str:
-        stamps = f"{self.signed_at};{self.expires_at};{self.nonce}"
-        return f"{_VERSION};{self.signer};{stamps};{encode_base64(self.value)}"
+        stamps = self.stamps
+        if self.inclusion is None:
+            return f"1;{stamps};{encode_base64(self.value)}"
+        size, number, path = self.inclusion
+        return batch_text(stamps, size, number, path, encode_base64(self.value))
+
+
+def batch_text(stamps: str, size: int, number: int, path: bytes, value: str) -> str:
+    """The text of the signature of a message in a batch."""
+    return f"2;{stamps};{size};{number};{encode_base64(path)};{value}"
 
 
 def find_signature(user_properties: Iterable[tuple[str, str]]) -> str | None:
@@ -160,13 +219,16 @@ def encode_base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
 
 
+@functools.lru_cache(128)
+def _decode_value(text: str) -> bytes:
+    """Read the value of a signature. The messages of a batch have the same one."""
+    return decode_base64(text)
+
+
+@functools.lru_cache(256)
 def _text(text: str) -> bytes:
     return _part(text.encode(errors=_LENIENT))
 
 
 def _part(part: bytes) -> bytes:
     return b"%d:%b" % (len(part), part)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 15

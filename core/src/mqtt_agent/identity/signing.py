@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from mqtt_agent.identity.batches import Batches
 from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
+from mqtt_agent.identity.merkle import batch_bytes, leaf_of
+from mqtt_agent.identity.readers import Readers
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent, find_signature
 from mqtt_agent.identity.statements import STATEMENT_PROPERTY, Statement, Statements
 from mqtt_agent.transport import InboundMessage, Proof, PublishProperties, Verify
@@ -20,6 +23,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 MAX_SKEW: int = 120
 """How many seconds the clocks of two computers may differ (ours)."""
+
+_MOST_VERIFIED = 1024  # a batch is over when its messages have arrived, so the latest few are enough
 
 
 class Identity:
@@ -70,6 +75,9 @@ class Identity:
             raise ValueError("verify='require' needs a key: whoever asks others for proof must sign too")
         self.verify: Verify = verify
         self._clock = clock
+        self._readers = Readers()
+        self._verified: set[tuple[bytes, bytes, bytes]] = set()
+        """The roots that a key has signed, so that the other messages of a batch need no check of the signature."""
         self._statements = Statements(self.trusted.issuers) if self.trusted.issuers else None
         self._statement = None if statement is None else _own_statement(statement, self.key)
         self._warned_from = float("inf") if self._statement is None else _warned_from(self._statement)
@@ -102,11 +110,27 @@ class Identity:
         """
         if self.key is None:
             return properties
+        signature, signed, properties = self._begin(topic, payload, properties)
+        return properties.adding((SIGNATURE_PROPERTY, str(signature.with_value(self.key.sign(signed)))))
+
+    def batches(self) -> Batches | None:
+        """Make the batches of one connection, for messages that leave in the same turn of the event loop.
+
+        Returns:
+            The batches; None when there is no private key.
+        """
+        return None if self.key is None else Batches(self.key, self._begin, self._readers.read_batches)
+
+    def _begin(
+        self, topic: str, payload: bytes, properties: PublishProperties
+    ) -> tuple[Signature, bytes, PublishProperties]:
+        """A signature without its value, the bytes that it signs, and the properties without it."""
+        assert self.key is not None
         signature = Signature.begin(self.key.name, *self._times(properties))
-        value = self.key.sign(_content(topic, payload, properties).to_bytes(signature))
         if signature.signed_at > self._warned_from:
             self._warn()
-        return self._with(properties, signature.with_value(value))
+        signed = _content(topic, payload, properties).to_bytes(signature)
+        return signature, signed, self._stating(properties)
 
     def reserve(self, properties: PublishProperties) -> PublishProperties:
         """Add a text as long as the signature, so that the size of the signed message is known without signing it.
@@ -119,19 +143,12 @@ class Identity:
         """
         if self.key is None:
             return properties
-        return self._with(properties, Signature.blank(self.key.name, *self._times(properties)))
+        blank = Signature.blank(self.key.name, *self._times(properties))
+        return self._stating(properties).adding((SIGNATURE_PROPERTY, str(blank)))
 
-    def _with(self, properties: PublishProperties, signature: Signature) -> PublishProperties:
-        added = ((SIGNATURE_PROPERTY, str(signature)),)
-        if self._statement is not None:
-            added = (*added, (STATEMENT_PROPERTY, self._statement.text))
-        return PublishProperties(
-            properties.response_topic,
-            properties.correlation_data,
-            properties.content_type,
-            properties.message_expiry,
-            (*properties.user_properties, *added),
-        )
+    def _stating(self, properties: PublishProperties) -> PublishProperties:
+        """The properties with the own statement, if there is one."""
+        return properties if self._statement is None else properties.adding((STATEMENT_PROPERTY, self._statement.text))
 
     def _warn(self) -> None:
         """Warn once that the own statement ends soon."""
@@ -174,12 +191,33 @@ class Identity:
             except ValueError as error:
                 return Proof(fault=f"no key of {signature.signer!r:.80} is trusted{error}")
         signed = _content(message.topic, message.payload, message).to_bytes(signature)
+        inclusion = signature.inclusion
+        if inclusion is not None:
+            try:
+                signed = batch_bytes(inclusion.size, inclusion.root(leaf_of(signed)))
+            except ValueError as error:
+                return Proof(fault=str(error))
         for key in keys:
-            if key.verifies(signature.value, signed):
+            if self._verifies(key, signature, signed):
+                self._readers.learn(key, signature.reads_batches)
                 return Proof(signature.signer, signature.signed_at, also=key.names, key_id=key.kid, serves=key.serves)
         return Proof(
             fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
         )
+
+    def _verifies(self, key: PublicKey, signature: Signature, signed: bytes) -> bool:
+        """Whether a key has signed a message, or the batch that has the message."""
+        if signature.inclusion is None:
+            return key.verifies(signature.value, signed)
+        known = key.data, signature.value, signed
+        if known in self._verified:
+            return True
+        if not key.verifies(signature.value, signed):
+            return False
+        if len(self._verified) >= _MOST_VERIFIED:
+            self._verified.clear()
+        self._verified.add(known)
+        return True
 
     def _stated(self, signer: str, message: InboundMessage) -> PublicKey:
         """The key that the statement in a message says the signer has. The names of trusted keys are not taken away.

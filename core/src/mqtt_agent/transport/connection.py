@@ -129,6 +129,7 @@ class Connection(Publishing):
             identity=identity,
         )
         self.identity: MessageIdentity | None = identity
+        self._batches = None if identity is None else identity.batches()
         self.audit: MessageAudit | None = audit
         self.screens: dict[str, MessageScreen] = {}
         self._subscriber = Subscriber(self._brokers, self.client_id, identity, self.screens)

@@ -271,6 +271,17 @@ class Link:
             self._publishes[mid] = on_puback
         return mid
 
+    def publish_made(self, make: Callable[[], PackedPublish], on_puback: Callable[[int], None]) -> None:
+        """Hand a message to the network that is made when it leaves.
+
+        Args:
+            make: Returns the message, which has QoS 1.
+            on_puback: See :meth:`publish`.
+        """
+        mid = self._client.next_mid()
+        self._pump.send_made(lambda: make().with_id(mid))
+        self._publishes[mid] = on_puback
+
     def skip_identifiers(self) -> None:
         """Use packet identifiers far from the latest, because the broker says that the latest is in use."""
         self._client.skip_mids()

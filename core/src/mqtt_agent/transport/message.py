@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -11,11 +11,13 @@ __all__ = [
     "Acknowledgement",
     "InboundMessage",
     "MessageAudit",
+    "MessageBatches",
     "MessageIdentity",
     "MessageScreen",
     "Proof",
     "PublishProperties",
     "Refusal",
+    "UnsignedMessage",
     "Verify",
     "Will",
 ]
@@ -57,6 +59,16 @@ class PublishProperties:
             content_type=content_type,
             message_expiry=message_expiry,
             user_properties=user_properties,
+        )
+
+    def adding(self, *user_properties: tuple[str, str]) -> PublishProperties:
+        """The same properties with more user properties."""
+        return PublishProperties(
+            self.response_topic,
+            self.correlation_data,
+            self.content_type,
+            self.message_expiry,
+            (*self.user_properties, *user_properties),
         )
 
 
@@ -105,6 +117,27 @@ class Proof(NamedTuple):
         return not {name, name.partition(":")[0]}.isdisjoint({self.signer, *self.also})
 
 
+class UnsignedMessage(Protocol):
+    """A message that is signed when it leaves, together with others that leave at the same time."""
+
+    properties: PublishProperties
+    longest: int
+
+    def sign(self) -> tuple[str, str]:
+        """The user property with the signature, which has ``longest`` bytes in the packet at most."""
+        ...
+
+
+class MessageBatches(Protocol):
+    """Signs messages of a connection together."""
+
+    def add(
+        self, topic: str, payload: bytes, properties: PublishProperties, readers: Collection[str]
+    ) -> UnsignedMessage | None:
+        """A message that is signed when it leaves; None when one of its readers could not check the signature."""
+        ...
+
+
 @runtime_checkable
 class MessageIdentity(Protocol):
     """Signs the messages of a connection, and checks the signatures of those that arrive."""
@@ -123,6 +156,10 @@ class MessageIdentity(Protocol):
 
     def sign(self, topic: str, payload: bytes, properties: PublishProperties) -> PublishProperties:
         """The same properties with a signature."""
+        ...
+
+    def batches(self) -> MessageBatches | None:
+        """What signs messages of one connection together; None when nothing does."""
         ...
 
     def reserve(self, properties: PublishProperties) -> PublishProperties:

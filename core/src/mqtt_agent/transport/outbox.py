@@ -14,7 +14,7 @@ from mqtt_agent.metering import Levels
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
-from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.message import PublishProperties, UnsignedMessage
 from mqtt_agent.transport.packing import PackedPublish, pack_publish
 from mqtt_agent.transport.publication import Publication
 from mqtt_agent.transport.reasons import IDENTIFIER_IN_USE, QUOTA_EXCEEDED
@@ -168,6 +168,7 @@ class Outbox:
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
         on_sent: Callable[[], None] | None = None,
+        unsigned: UnsignedMessage | None = None,
     ) -> asyncio.Future[int]:
         """Send a message immediately, or as soon as there is a link and the broker takes more messages.
 
@@ -180,6 +181,7 @@ class Outbox:
             on_trouble: See :meth:`Connection.publish_soon`.
             on_confirmed: See :meth:`Connection.publish_soon`.
             on_sent: See :meth:`Connection.publish_soon`.
+            unsigned: Signs the message when it leaves; None when the properties have the signature, or there is none.
 
         Returns:
             A future with the reason code of the PUBACK. Cancel the future to give the message up.
@@ -190,14 +192,15 @@ class Outbox:
             PoisonMessage: The broker has closed the connection for this message.
             QueueFull: Too many messages wait already.
         """
-        packed = self.pack(topic, payload, 1, retain, properties)
+        packed = self.pack(topic, payload, 1, retain, properties, 0 if unsigned is None else unsigned.longest)
         if self._suspects.found:
             self._suspects.check((topic, payload))
         if len(self._waiting) >= self._max_queued:
             self._make_room()
         loop, link = self._loop or asyncio.get_running_loop(), self._link
         publication = Publication(
-            topic, packed, properties, repeatable, self._limits, loop, on_trouble, on_confirmed, on_sent
+            *(topic, packed, properties, repeatable, self._limits, loop),
+            *(on_trouble, on_confirmed, on_sent, unsigned),
         )
         if link is None or self._waiting:
             self._wait(publication)
@@ -215,8 +218,18 @@ class Outbox:
                 f"{self._max_queued} messages wait for {self._brokers} already: wait for some, or raise max_queued"
             )
 
-    def pack(self, topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
+    def pack(
+        self, topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties, more: int = 0
+    ) -> PackedPublish:
         """Pack a message, and refuse a message for which the broker would close the connection.
+
+        Args:
+            topic: The topic.
+            payload: The bytes to send.
+            qos: 0 or 1.
+            retain: Whether the broker keeps the message for later subscribers.
+            properties: The MQTT properties.
+            more: How many bytes are added to the packet later, at most.
 
         Raises:
             WireError: MQTT cannot carry the message; see :func:`pack_publish`.
@@ -226,7 +239,7 @@ class Outbox:
         if properties.message_expiry is not None and not retain and self._limits and self._limits.expiry_stops_groups:
             packed = pack_publish(topic, payload, qos, retain, dataclasses.replace(properties, message_expiry=None))
         limit = self._max_packet
-        if packed.size > limit:
+        if packed.size + more > limit:
             ours = limit == self._max_packet_size
             owner = "max_packet_size of this connection" if ours else f"the limit of the broker {self._brokers}"
             raise PayloadTooLarge(
@@ -279,7 +292,10 @@ class Outbox:
 
     def _send(self, link: Link, publication: Publication) -> None:
         self._in_flight[publication] = None
-        link.publish(publication.packed, partial(self._on_puback, publication))
+        if publication.unsigned is None:
+            link.publish(publication.packed, partial(self._on_puback, publication))
+        else:
+            link.publish_made(publication.signed, partial(self._on_puback, publication))
         if publication.on_sent is not None:
             publication.on_sent()
 
@@ -350,6 +366,6 @@ class Outbox:
         properties = publication.properties_now()
         if properties is publication.properties and publication.limits is self._limits:
             return
-        packed = publication.packed
-        publication.packed = self.pack(publication.topic, packed.payload, 1, packed.retain, properties)
+        packed, more = publication.packed, 0 if publication.unsigned is None else publication.unsigned.longest
+        publication.packed = self.pack(publication.topic, packed.payload, 1, packed.retain, properties, more)
         publication.properties, publication.limits = properties, self._limits

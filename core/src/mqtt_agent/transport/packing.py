@@ -81,6 +81,24 @@ class PackedPublish(NamedTuple):
         """The bytes of the packet. The packet identifier ``mid`` is ignored at QoS 0."""
         return b"".join((self.head, _U16.pack(mid) if self.qos else b"", self.properties, self.payload))
 
+    def with_property(self, name: str, value: str) -> PackedPublish:
+        """The same packet with one more user property.
+
+        Raises:
+            WireError: See :func:`pack_string`.
+        """
+        before, topic, skip, skip_head = self.properties, self.head, 1, 2
+        while before[skip - 1] >= 0x80:  # the properties begin with their length, and so does the packet
+            skip += 1
+        while topic[skip_head - 1] >= 0x80:
+            skip_head += 1
+        topic = topic[skip_head:]
+        added = b"\x26" + pack_string(name, "a user property") + pack_string(value, "a user property")
+        properties = _length(len(before) - skip + len(added)) + before[skip:] + added
+        size = len(topic) + 2 * self.qos + len(properties) + len(self.payload)
+        head = self.head[:1] + _length(size) + topic
+        return PackedPublish(head, properties, self.payload, self.qos, self.retain, len(head) - len(topic) + size)
+
 
 def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
     """Pack a PUBLISH packet, apart from its packet identifier.

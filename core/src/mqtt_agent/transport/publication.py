@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from mqtt_agent.errors import PayloadTooLarge, TransportError
 from mqtt_agent.transport.capabilities import Capabilities
-from mqtt_agent.transport.message import PublishProperties
+from mqtt_agent.transport.message import PublishProperties, UnsignedMessage
 from mqtt_agent.transport.packing import PackedPublish
 from mqtt_agent.transport.suspects import Key
 
@@ -24,13 +24,14 @@ class Publication:
 
     Attributes:
         topic: The topic.
-        packed: The packet.
-        properties: The MQTT properties in the packet.
+        packed: The packet, without the signature that ``unsigned`` makes.
+        properties: The MQTT properties in this packet.
         repeatable: Whether the message may be sent again over the next link.
         limits: The limits of the broker for which the message was packed; None before the first connection.
         confirmed: The reason code of the broker's PUBACK.
         expires: Loop time at which the message expires; infinite when it does not.
         on_sent: Called each time when the message was given to a network connection.
+        unsigned: Signs the message when it leaves; None when the packet has its signature already, or gets none.
         watched: Whether the message leaves the queue at once when it is given up.
         refusals: How often the broker has refused the message for a reason that may pass.
     """
@@ -40,6 +41,7 @@ class Publication:
         "_loop",
         "_on_confirmed",
         "_on_trouble",
+        "_signature",
         "confirmed",
         "expires",
         "limits",
@@ -49,6 +51,7 @@ class Publication:
         "refusals",
         "repeatable",
         "topic",
+        "unsigned",
         "watched",
     )
 
@@ -63,6 +66,7 @@ class Publication:
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
         on_sent: Callable[[], None] | None = None,
+        unsigned: UnsignedMessage | None = None,
     ) -> None:
         self.topic: str = topic
         self.packed: PackedPublish = packed
@@ -76,6 +80,9 @@ class Publication:
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
+        self.unsigned: UnsignedMessage | None = unsigned
+        if unsigned is not None:
+            self._signature: tuple[str, str] | None = None
         self.watched: bool = False
         self.refusals: int = 0
 
@@ -83,6 +90,14 @@ class Publication:
     def key(self) -> Key:
         """The topic and the payload, which are the same when a sender sends the message again."""
         return self.topic, self.packed.payload
+
+    def signed(self) -> PackedPublish:
+        """The packet as it leaves, with its signature."""
+        if self.unsigned is None:
+            return self.packed
+        if self._signature is None:
+            self._signature = self.unsigned.sign()
+        return self.packed.with_property(*self._signature)
 
     def expire(self) -> None:
         """Let the message fail, because it has expired before it was sent."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Collection
 
+from mqtt_agent.errors import PayloadTooLarge
 from mqtt_agent.transport.lifetime import Lifetime
-from mqtt_agent.transport.message import MessageAudit, MessageIdentity, MessageScreen, PublishProperties
+from mqtt_agent.transport.message import MessageAudit, MessageBatches, MessageIdentity, MessageScreen, PublishProperties
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.reasons import check_reason_code
 
@@ -27,6 +29,7 @@ class Publishing:
     identity: MessageIdentity | None
     audit: MessageAudit | None
     screens: dict[str, MessageScreen]
+    _batches: MessageBatches | None
     _lifetime: Lifetime
     _outbox: Outbox
 
@@ -38,6 +41,7 @@ class Publishing:
         qos: int = 1,
         retain: bool = False,
         properties: PublishProperties = _NO_PROPERTIES,
+        readers: Collection[str] = (),
     ) -> int:
         """Publish a message. At QoS 1, wait until the broker has confirmed it, across reconnects where necessary.
 
@@ -47,6 +51,7 @@ class Publishing:
             qos: 0 or 1. At QoS 0 the message is dropped while there is no connection.
             retain: Whether the broker keeps the message for later subscribers.
             properties: The MQTT properties.
+            readers: See :meth:`publish_soon`.
 
         Returns:
             The reason code of the PUBACK: 0, or 0x10 when the broker says that nobody is subscribed. At QoS 0 always 0.
@@ -73,7 +78,7 @@ class Publishing:
                 link.publish(packed)
                 await link.wait_writable()
             return 0
-        confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties)
+        confirmed = self.publish_soon(topic, payload, retain=retain, properties=properties, readers=readers)
         return check_reason_code(await confirmed, topic)
 
     def publish_soon(
@@ -87,6 +92,7 @@ class Publishing:
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
         on_sent: Callable[[], None] | None = None,
+        readers: Collection[str] = (),
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
 
@@ -104,6 +110,8 @@ class Publishing:
                 after the message has failed. A callback of the future would be called one turn of the event loop
                 later, and cost more. It must not block. It is not called when the future was canceled.
             on_sent: Called each time when the message was given to a network connection. It must not block.
+            readers: The names of all endpoints that act upon the message, if they are known. When all of them check
+                signatures of batches, the message is signed together with others that leave at the same time.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -116,6 +124,14 @@ class Publishing:
         if self.audit is not None:
             self._note(topic, payload)
         if self.identity is not None:
+            if readers and self._batches is not None:
+                unsigned = self._batches.add(topic, payload, properties, readers)
+                if unsigned is not None:
+                    with contextlib.suppress(PayloadTooLarge):  # the signature of a single message is shorter
+                        return self._outbox.add(
+                            *(topic, payload, retain, unsigned.properties, repeatable),
+                            *(on_trouble, on_confirmed, on_sent, unsigned),
+                        )
             properties = self.identity.sign(topic, payload, properties)
         return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble, on_confirmed, on_sent)
 

@@ -61,6 +61,8 @@ class Pump:
         self._lingering: asyncio.Task[None] | None = None
         self._writing = False
         self._flush_scheduled = False
+        self._unmade: list[bytes | Callable[[], bytes]] = []
+        """Packets that are made when they leave, and the packets after them."""
         self._behind = False
         """Whether packets that were received wait for the next iteration of the event loop."""
         self._misc_timer: asyncio.TimerHandle | None = None
@@ -104,6 +106,7 @@ class Pump:
             self._misc_timer.cancel()
         self._unwatch()
         if self._socket is not None:
+            self._make(self._socket)
             if linger and not self._socket.ended:
                 self._lingering = self._loop.create_task(self._linger(self._socket), name="mqtt-agent linger")
             else:
@@ -145,12 +148,29 @@ class Pump:
         if sock is None or self._closed:
             return
         if self._queued:
+            self._make(sock)
             self._client.loop_write()  # earlier packets of paho-mqtt go first
-        sock.out += packet
+        if self._unmade:
+            self._unmade.append(packet)
+        else:
+            sock.out += packet
         if len(sock.out) >= _HIGH_WATER:
             self._writable.clear()
         if not self._flush_scheduled:
             self.flush_soon()
+
+    def send_made(self, make: Callable[[], bytes]) -> None:
+        """Send a packet that is made when it leaves, in the next iteration of the event loop."""
+        self._unmade.append(make)
+        self.send(b"")
+
+    def _make(self, sock: BufferedSocket) -> None:
+        """Make the packets that are made when they leave."""
+        if self._unmade:
+            unmade, self._unmade = self._unmade, []
+            sock.out += b"".join([each if isinstance(each, bytes) else each() for each in unmade])
+            if len(sock.out) >= _HIGH_WATER:
+                self._writable.clear()
 
     async def wait_writable(self) -> None:
         """Wait until most of the sent bytes have been given to the network."""
@@ -220,6 +240,7 @@ class Pump:
         sock = self._socket
         if sock is None or self._closed:
             return
+        self._make(sock)
         if self._queued:
             self._client.loop_write()
         done = sock.flush()

@@ -329,7 +329,8 @@ class TaskExecutor:
         self._decide(slot)
         self._timers.forget(record.key)
         scope, topic = self._scope, self._replies.events_topic(record)
-        attempt = Attempt(record, scope.store, scope.retry, scope.connection.publish_soon, scope.agent_id, topic)
+        send = partial(scope.connection.publish_soon, readers=record.readers)
+        attempt = Attempt(record, scope.store, scope.retry, send, scope.agent_id, topic)
         attempt.shared = scope.pool is not None
         questions = Questions(attempt, record.inputs, slot)
         limit = scope.connection.max_payload

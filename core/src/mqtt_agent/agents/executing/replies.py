@@ -78,7 +78,7 @@ class Replies:
         sent: list[asyncio.Future[int]] = []
         try:
             for topic in self.topics(record.task_id, record.peer, record.reply_to):
-                sent.append(publish(topic, payload, properties=properties))  # noqa: PERF401
+                sent.append(publish(topic, payload, properties=properties, readers=record.readers))  # noqa: PERF401
             await reached_when_sent("result.published")
             codes = [await sent[0]] if len(sent) == 1 else await asyncio.gather(*sent)
         except (PayloadTooLarge, PoisonMessage) as error:

@@ -243,7 +243,9 @@ class TaskSender:
         properties = self._properties(record, reply_to or record.reply_to or self.results_topic)
         payload = pydantic_core.to_json(record.task)
         publish = self._scope.connection.publish_soon
-        return publish(self.inbox(record), payload, properties=properties, on_confirmed=on_confirmed)
+        return publish(
+            self.inbox(record), payload, properties=properties, on_confirmed=on_confirmed, readers=record.readers
+        )
 
     async def send_control_soon(self, peer: str, control: Control, bound: bool) -> None:
         """Send a control message, and wait up to 5 s for the broker.
@@ -272,4 +274,4 @@ class TaskSender:
         else:
             topic, reply_to = topics.control(peer), self.results_topic
         properties = PublishProperties(response_topic=reply_to, correlation_data=control.task_id.encode())
-        await self._scope.connection.publish(topic, encode(control), properties=properties)
+        await self._scope.connection.publish(topic, encode(control), properties=properties, readers=(peer,))

@@ -116,6 +116,11 @@ class TaskRecord:
         """The task's id."""
         return self.key.task_id
 
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Who acts upon messages about the task: the other agent, if it is known."""
+        return () if self.peer is None else (self.peer,)
+
     def copy(self) -> TaskRecord:
         """Copy the record. The copy shares no mutable value with the record."""
         return replace(

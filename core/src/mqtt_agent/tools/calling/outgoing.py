@@ -304,6 +304,7 @@ class OutgoingCalls:
             properties=properties,
             repeatable=pending.repeatable,
             on_trouble=partial(self._on_trouble, pending, topic),
+            readers=() if self._connection.identity is None else self._catalog.servers_of(handle.tool),
         )
 
     def _on_trouble(self, pending: PendingCall, topic: str, confirmed: asyncio.Future[int]) -> None:

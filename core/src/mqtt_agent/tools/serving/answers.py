@@ -70,7 +70,9 @@ class Answers:
             on_over: Called once, when the broker has confirmed the response or no response can be sent.
         """
         properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
-        _Answer(self._connection, self._server_id, call_id, reply_to, messages, properties, on_over).send(payload)
+        readers = () if self._connection.identity is None else _signer(messages)
+        answer = _Answer(self._connection, self._server_id, call_id, reply_to, messages, properties, readers, on_over)
+        answer.send(payload)
 
     def resend(self, call_id: str, reply_to: str, payload: bytes) -> None:
         """Publish a response again, unless an earlier repeat of it is still on its way to the broker."""
@@ -101,6 +103,7 @@ class _Answer:
         "_messages",
         "_on_over",
         "_properties",
+        "_readers",
         "_replaced",
         "_reply_to",
         "_server_id",
@@ -114,6 +117,7 @@ class _Answer:
         reply_to: str,
         messages: list[InboundMessage],
         properties: PublishProperties,
+        readers: tuple[str, ...],
         on_over: Callable[[], object] | None,
     ) -> None:
         self._connection = connection
@@ -122,6 +126,7 @@ class _Answer:
         self._reply_to = reply_to
         self._messages = messages
         self._properties = properties
+        self._readers = readers
         self._on_over = on_over
         self._replaced = False  # by an error
 
@@ -131,6 +136,7 @@ class _Answer:
                 self._reply_to,
                 payload,
                 properties=self._properties,
+                readers=self._readers,
                 on_sent=self._on_sent,
                 on_confirmed=self._on_confirmed,
             )
@@ -166,6 +172,12 @@ class _Answer:
         acknowledge(self._messages)
         if self._on_over is not None:
             self._on_over()
+
+
+def _signer(messages: list[InboundMessage]) -> tuple[str, ...]:
+    """Who reads the answer to messages, if it is proven."""
+    signer = messages[-1].signer if messages else None
+    return () if signer is None else (signer,)
 
 
 def acknowledge(messages: list[InboundMessage]) -> None:

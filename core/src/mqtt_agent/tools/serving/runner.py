@@ -181,8 +181,11 @@ class CallRunner:
         )
         # A signature proves only a name that the message has.
         server = self._server_id if self._connection.identity is not None and not bound else None
+        readers = (call.client,)
         on_trouble = partial(tell_if_denied, topic, f"the partial results of tool {name!r:.80}")
-        return CallStream(call_id, lambda payload: publish(topic, payload, on_trouble=on_trouble), name, server)
+        return CallStream(
+            call_id, lambda payload: publish(topic, payload, on_trouble=on_trouble, readers=readers), name, server
+        )
 
 
 _NO_ANSWER = ToolResult(None)
