@@ -103,7 +103,8 @@ class Worker:
                 preexec_fn=die_with_parent,
             )
         self._said = b""
-        self.measured = Measured(self._process.pid)
+        self.pid = self._process.pid
+        self.measured = Measured(self.pid)
 
     @classmethod
     def python(cls, *arguments: str) -> Worker:

@@ -16,7 +16,7 @@ from databases import Postgres, shared_pooler, shared_postgres
 from mqtt_agent.agents.store import PostgresStore
 from mqtt_agent.agents.store.lease import Beat, Lease
 from mqtt_agent.agents.store.members import MemberStore
-from mqtt_agent.agents.store.postgres_engine import Statement
+from mqtt_agent.agents.store.postgres_sets import Statement
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
 from support import becomes, require, soon

@@ -52,7 +52,7 @@ class TestPlans:
     FIND: ClassVar = {"agent": "a", "role": "received", "peer": "p", "after": 0, "limit": 10}
     STATEMENTS: tuple[tuple[str, Any, str], ...] = (
         (postgres.GET, KEY, "tasks_pkey"),
-        (postgres.change_sql(["saved"], attempt=True), (1, *KEY, ["working"], 1), "tasks_pkey"),
+        (postgres.change_sql(("saved",), attempt=True), (1, *KEY, ["working"], 1), "tasks_pkey"),
         (postgres.CLAIM, {"agent": "a", "now": 0.0, "first": 0}, "tasks_by_state"),
         (postgres.ANY_SUBMITTED, {"agent": "a"}, "tasks_by_state"),
         (postgres.REOPEN, (0.0, "a"), "tasks_by_state"),

@@ -14,7 +14,8 @@ from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState, utc_now
 
 if TYPE_CHECKING:
-    from mqtt_agent.agents.store.postgres_engine import PostgresEngine, Statement
+    from mqtt_agent.agents.store.postgres_engine import PostgresEngine
+    from mqtt_agent.agents.store.postgres_sets import Statement
 
 __all__ = ["Beat", "Lease", "Pool"]
 
