@@ -149,6 +149,11 @@ class MemberStore(PostgresStore):
         if self._lease is not None:
             self._lease.suspect(member)
 
+    def trust(self, member: str) -> None:
+        """Note that a member has said that it is online; see :meth:`Lease.trust`."""
+        if self._lease is not None:
+            self._lease.trust(member)
+
     async def next_epoch(self) -> int:
         """Count the pool's epoch up, and return it; see :attr:`Pool.epoch`."""
         ((epoch,),) = await self.rows(NEXT_EPOCH, {"agent": escape(self._agent)})
