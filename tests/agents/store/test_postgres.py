@@ -584,7 +584,7 @@ loop.run_until_complete(rest())
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-c", program, url], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        out, errors = await soon(process.communicate(), 30)
+        out, errors = await soon(process.communicate(), 100)
         assert (process.returncode, out.decode()) == (0, "after,before,of the child\n"), errors.decode()
 
 
