@@ -8,9 +8,11 @@
   tasks as slots.
 - **stores**: tasks per second of ``PostgresStore`` and of ``SqliteStore``: each task is added, claimed and completed,
   64 at once. Both wait for the disk at each commit.
-- **queues**: a pool with one member, a queue of DBOS in the same PostgreSQL, and Celery with Redis and late
+- **queues**: a pool with one member, a queue of DBOS in a PostgreSQL of its own, and Celery with Redis and late
   acknowledgement. The work is a task that returns its argument, 64 at once. A pool's task is stored at its requester
-  too. Redis writes its log to the disk once in a second, so a power cut may lose tasks of Celery.
+  too. Redis writes its log to the disk once in a second (its default), so a power cut may lose tasks of Celery.
+  A further subject is Celery with a Redis that writes its log before each answer: this Redis is as durable as
+  PostgreSQL.
 
 The subjects of a part take turns in several rounds, so that a slow moment of the machine affects all of them. A ratio
 compares two turns of the same round. The tables show the median over the rounds, with the smallest and largest value.
@@ -33,6 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -177,7 +180,12 @@ def measure_stores(rounds: int, seconds: float) -> Turns:
 def measure_queues(rounds: int, seconds: float) -> Turns:
     with contextlib.ExitStack() as stack:
         subjects: Subjects = {"pool with 1 member": pool(stack, 1, AT_ONCE, 0)}
-        for title, start in (("DBOS queue", _dbos), ("Celery with Redis", _celery)):
+        others = {
+            "DBOS queue": _dbos,
+            "Celery with Redis": _celery,
+            "Celery with Redis, which waits for the disk": partial(_celery, appendfsync="always"),
+        }
+        for title, start in others.items():
             try:
                 subjects[title] = start(stack)
             except (CouldNotRun, OSError) as error:
@@ -192,16 +200,20 @@ def _dbos(stack: contextlib.ExitStack) -> Requester:
     return Requester(stack, AT_ONCE, servers, client, [postgres.process])
 
 
-def _celery(stack: contextlib.ExitStack) -> Requester:
-    url, server = stack.enter_context(redis())
+def _celery(stack: contextlib.ExitStack, *, appendfsync: str = "everysec") -> Requester:
+    url, server = stack.enter_context(redis(appendfsync))
     end = [str(os.cpu_count()), url]
     servers, client = [["peers.celery_tasks", "serve", *end]], ["peers.celery_tasks", "call", *end]
     return Requester(stack, AT_ONCE, servers, client, [server])
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A Redis that keeps its data on the disk. Gives its URL and its process."""
+def redis(appendfsync: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Redis that keeps its data on the disk. Gives its URL and its process.
+
+    Args:
+        appendfsync: When it waits for the disk: ``everysec``, its default, or ``always``.
+    """
     from brokers import die_with_parent, free_port
     from redis import Redis, RedisError
 
@@ -212,6 +224,7 @@ def redis() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with tempfile.TemporaryDirectory(dir=HERE / ".stores") as folder:
         port = free_port()
         options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes"]
+        options += ["--appendfsync", appendfsync]
         server = subprocess.Popen(
             [program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent
         )

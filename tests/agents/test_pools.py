@@ -18,10 +18,23 @@ from brokers import Broker, Ejabberd, Embedded, Mosquitto
 from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore, TaskContext, errors
 from mqtt_agent.agents import presence
-from mqtt_agent.agents.requesting import reminders
+from mqtt_agent.agents.requesting import reminders, repeats
+from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.agents.store.members import MemberStore
 from mqtt_agent.transport import BrokerSettings, InboundMessage
-from mqtt_agent.wire import AgentStatus, MemberNote, Status, Task, TaskResult, TaskState, Topics, decode, encode
+from mqtt_agent.wire import (
+    AgentStatus,
+    MemberNote,
+    Status,
+    Task,
+    TaskFault,
+    TaskResult,
+    TaskState,
+    Topics,
+    decode,
+    encode,
+)
+from mqtt_agent.wire.tasks import UNKNOWN_TASK
 from skips import inapplicable
 from support import becomes, soon, until
 
@@ -535,6 +548,42 @@ async def test_any_number_of_messages_of_strangers_makes_little_work_for_the_dat
     assert statements < 7 * rounds
     desk.open.set()
     assert await soon(handle.result()) == "a"
+
+
+async def test_strangers_who_say_that_a_task_is_unknown_make_other_members_send_it_once(
+    make_member: MakeMember, planner: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "_FIRST", 300.0)
+    first, second = [await make_member("boss", bound="off") for _ in range(2)]
+    handle = await first.delegate("writer", "x", wait_online=True)
+    results = second._delegations.results  # pyright: ignore[reportPrivateUsage]
+    sent, read, taken = Counter[str](), Counter[str](), 0
+
+    async def send_again(record: TaskRecord) -> None:
+        sent[record.task_id] += 1
+
+    async def get(store: MemberStore, key: TaskKey) -> TaskRecord | None:
+        if store is results._scope.store:  # pyright: ignore[reportPrivateUsage]
+            read[key.task_id] += 1
+        return await PostgresStore.get(store, key)
+
+    monkeypatch.setattr(results._resender, "send_again", send_again)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(MemberStore, "get", get)
+    take_unknown = results._take_unknown  # pyright: ignore[reportPrivateUsage]
+
+    async def counting(*arguments: Any) -> None:
+        nonlocal taken
+        await take_unknown(*arguments)
+        taken += 1
+
+    monkeypatch.setattr(results, "_take_unknown", counting)
+    fault = TaskFault(type="not_found", message="?", code=UNKNOWN_TASK, data={"task_ids": [handle.task_id, "nobody's"]})
+    unknown = TaskResult(task_id="q", sender="writer", to="boss", status="rejected", error=fault)
+    while taken < 20:  # a share group gives each member some of the messages
+        await planner.connection.publish(Topics(planner.namespace).results("boss"), encode(unknown))
+    assert sent == {handle.task_id: 1}
+    assert read["nobody's"] == 1
+    assert read[handle.task_id] <= 2  # once to look who has the task, and once to send it
 
 
 def test_only_a_pool_orders_its_tasks() -> None:

@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from .rough import through
 
-STARTED_WITHIN = 20.0
+STARTED_WITHIN = 60.0
 NAMED = dict(each.split("=", 1) for each in os.environ.get("MQTT_AGENT_TEST_BROKERS", "").split(",") if each)
 """The programs of brokers that the environment names, by the broker's name."""
 

@@ -138,6 +138,31 @@ async def test_a_status_names_its_member_and_an_offline_status_makes_the_member_
     await becomes(without_suspect)
 
 
+@pytest.mark.rule("POOL-12")
+async def test_a_live_member_that_is_named_answers_itself_and_keeps_its_lease(
+    make_member: MakeMember, scout: Foreign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_SURE", 0)
+    monkeypatch.setattr(lease, "_CONTRADICTED_WITHIN", 0.7)
+    members = [await make_member(), await make_member()]
+    stores = [each._pool.store for each in members]  # pyright: ignore
+    for store in stores:
+        store._lease._values["missed"] = 2 * 3600  # pyright: ignore  # each suspect has missed a renewal
+    named = stores[0].member
+    status = await scout.next_on(STATUS)
+
+    def answers() -> list[str]:
+        return [each["member"] for each in scout.on(STATUS) if each["status"] == "online"]
+
+    before = answers().count(named)
+    await scout.say(STATUS, {**status, "status": "offline", "member": named}, retain=True)
+    # The other member may answer first. Its answer does not stand for the member that was named.
+    await scout.say(STATUS, {**status, "member": stores[1].member, "epoch": 1000}, retain=True)
+    await until(lambda: answers().count(named) > before)
+    await until(lambda: not stores[1]._lease._suspects)  # pyright: ignore
+    assert {each.member for each in await stores[1].members()} == {store.member for store in stores}
+
+
 @pytest.mark.rule("POOL-5")
 async def test_the_offline_status_of_a_pool_counts_after_two_seconds(make_agent: MakeAgent, scout: Foreign) -> None:
     planner = make_agent("planner")

@@ -823,6 +823,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{POSTGRES}::TestAway",),
     ),
     Mutation(
+        "statements about one record that are written together lose their order",
+        "agents/store/postgres_sets.py",
+        "if part.key in touched:",
+        "if False:",
+        ("agents/store/test_postgres_sets.py",),
+    ),
+    Mutation(
+        "a suspicion counts at once",
+        "agents/store/lease.py",
+        "if since <= now - _CONTRADICTED_WITHIN",
+        "if True",
+        ("agents/store/test_members.py",),
+    ),
+    Mutation(
         "statements are prepared behind a pooler",
         "agents/store/postgres_engine.py",
         "prepare_threshold=None",

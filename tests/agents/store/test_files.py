@@ -18,6 +18,7 @@ import pytest
 from mqtt_agent.agents.store import SqliteStore, TaskStore, database, default_store_path
 from mqtt_agent.agents.store.database import APPLICATION_ID, MIGRATIONS
 from mqtt_agent.errors import StoreError
+from mqtt_agent.wire import TaskState
 from support import soon
 
 from .conftest import AGENT, new_record
@@ -157,7 +158,10 @@ class TestBadFiles:
             with pytest.raises(StoreError, match=r"tasks\.db is damaged"):
                 await soon(store.find(AGENT, "received"))
 
-    @pytest.mark.parametrize("damage", ["state = 'gone'", "task = '{\"a'", "inputs = x'00ff'", "saved = '1 2'"])
+    @pytest.mark.parametrize(
+        "damage",
+        ["state = 'gone'", "task = '{\"a'", "inputs = x'00ff'", "saved = '1 2'", "expires_at = 'soon'", "peer = x'00'"],
+    )
     async def test_damage_in_one_task_is_told_when_it_is_met(self, path: Path, damage: str) -> None:
         async with SqliteStore(path) as store:
             await add_many(store, 2)
@@ -180,6 +184,19 @@ class TestBadFiles:
         left_out = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
         assert len(left_out) == 5
         assert "task '0' in the store is damaged" in left_out[0]
+
+    @pytest.mark.parametrize("damage", ["state = 'gone'", "expires_at = 'soon'", "peer = x'00'", "reply_to = 7"])
+    async def test_damaged_outlines_are_left_out_and_logged_once(
+        self, path: Path, damage: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with SqliteStore(path) as store:
+            await add_many(store, 7)
+            write(path, f"UPDATE tasks SET {damage} WHERE task_id IN ('0', '1', '2', '4', '6')")
+            for _ in range(2):
+                found = await soon(store.outlines(AGENT, "received", TaskState, limit=2))
+                assert [each.task_id for each in found] == ["3", "5"]
+        left_out = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
+        assert len(left_out) == (0 if damage == "state = 'gone'" else 4)  # no search finds a state that does not exist
 
     async def test_a_folder(self, path: Path) -> None:
         path.mkdir()

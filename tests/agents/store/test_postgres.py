@@ -52,7 +52,7 @@ class TestPlans:
     FIND: ClassVar = {"agent": "a", "role": "received", "peer": "p", "after": 0, "limit": 10}
     STATEMENTS: tuple[tuple[str, Any, str], ...] = (
         (postgres.GET, KEY, "tasks_pkey"),
-        (postgres.change_sql(["saved"], attempt=True), (1, *KEY, ["working"], 1), "tasks_pkey"),
+        (postgres.change_sql(("saved",), attempt=True), (1, *KEY, ["working"], 1), "tasks_pkey"),
         (postgres.CLAIM, {"agent": "a", "now": 0.0, "first": 0}, "tasks_by_state"),
         (postgres.ANY_SUBMITTED, {"agent": "a"}, "tasks_by_state"),
         (postgres.REOPEN, (0.0, "a"), "tasks_by_state"),
@@ -584,7 +584,7 @@ loop.run_until_complete(rest())
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-c", program, url], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        out, errors = await soon(process.communicate(), 30)
+        out, errors = await soon(process.communicate(), 100)
         assert (process.returncode, out.decode()) == (0, "after,before,of the child\n"), errors.decode()
 
 

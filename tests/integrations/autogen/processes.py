@@ -43,6 +43,11 @@ class Program:
     def stop(self) -> int:
         return self._end(signal.SIGTERM)
 
+    def wait(self) -> int:
+        """Wait for the end of the process. Returns its status."""
+        assert self._process is not None
+        return self._process.wait(20)
+
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)

@@ -18,7 +18,7 @@ from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, ThoughtE
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat
 from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
-from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench
+from autogen_mqtt_agent import MQTTAgent, MQTTWorkbench, resume_team
 
 from .conversations import Counter, talker
 from .models import Thinks, calls, says
@@ -131,9 +131,9 @@ def make_marathon(conversation: str) -> Marathon:
     return Marathon("marathon")
 
 
-def long_chat(broker: str, namespace: str, store: str) -> tuple[RoundRobinGroupChat, MQTTAgent]:
+def long_chat(broker: str, namespace: str, store: str, *, pool: bool = False) -> tuple[RoundRobinGroupChat, MQTTAgent]:
     """A team with a local planner, a local editor and a remote marathon agent."""
-    marathon = MQTTAgent("marathon", broker=broker, namespace=namespace, agent_id="caller", store=store)
+    marathon = MQTTAgent("marathon", broker=broker, namespace=namespace, agent_id="caller", store=store, pool=pool)
     ends = TextMentionTermination("edited more")
     return RoundRobinGroupChat([make_planner(), marathon, make_editor()], termination_condition=ends), marathon
 
@@ -159,14 +159,30 @@ async def run_example(holds: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-async def run_and_save(team: Team, state_file: Path) -> None:
-    """Run a team, and save its state as docs/autogen.md says."""
+async def run_and_save(team: Team, state_file: Path) -> dict[str, Any]:
+    """Run a team, and save its state as docs/autogen.md says. Returns the names that the example has defined."""
     new_file = state_file.with_suffix(".new")
     scope = {"asyncio": asyncio, "json": json, "team": team, "state_file": state_file, "new_file": new_file}
-    await run_example("new_file.replace", **scope)
+    return await run_example("new_file.replace", **scope)
 
 
-async def main(broker: str, namespace: str, store: str, state_file: str, kind: str = "long") -> None:
+async def one_of_a_pool(broker: str, namespace: str, store: str, state_file: Path, said_file: Path) -> None:
+    """Run the long chat in one of several processes with one agent id, and write what was said to a file."""
+    team, marathon = long_chat(broker, namespace, store, pool=True)
+    if state_file.exists():
+        await team.load_state(json.loads(state_file.read_text()))
+        result = await resume_team(team)
+    else:
+        result = (await run_and_save(team, state_file))["running"].result()
+    said = [(each.source, each.to_text()) for each in result.messages if isinstance(each, BaseChatMessage)]
+    await marathon.close()
+    said_file.write_text(json.dumps(said))
+
+
+async def main(broker: str, namespace: str, store: str, state_file: str, kind: str = "long", said: str = "") -> None:
+    if kind == "pool":
+        await one_of_a_pool(broker, namespace, store, Path(state_file), Path(said))
+        return
     team = graph_chat(broker, namespace, store) if kind == "graph" else long_chat(broker, namespace, store)[0]
     await run_and_save(team, Path(state_file))
 

@@ -237,6 +237,10 @@ class PoolMember:
         if len(member) <= _LONGEST_ID and member.isascii() and member.isalnum():  # anybody may write the status
             self.store.suspect(member)
 
+    def trust(self, member: str) -> None:
+        """Note that a member has said that it is online; see :meth:`MemberStore.trust`."""
+        self.store.trust(member)
+
     def look_soon(self) -> None:
         """Compare this process with the store now, and not only after two seconds."""
         self._woken.set()

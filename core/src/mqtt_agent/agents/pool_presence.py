@@ -31,7 +31,8 @@ class PoolPresence(AgentPresence):
 
     The Last Will of a member reports the pool offline. A live member answers with the status ``online`` and the next
     epoch, so that the peers send again what the dead member may have lost. It answers a probe in the same way. The Last
-    Will names its member, which is suspected from then on: see :meth:`Lease.suspect`.
+    Will names its member, which is suspected from then on: see :meth:`Lease.suspect`. Anybody may name any member, so a
+    member that is named while it lives answers itself, and the others trust it again.
 
     Args:
         scope: The agent's shared values.
@@ -44,6 +45,7 @@ class PoolPresence(AgentPresence):
         self._pool = pool
         self._epoch = 0
         self._answering: asyncio.TimerHandle | None = None
+        self._was_named = False  # whether a status calls this member dead, and the member has not answered yet
 
     @override
     async def unfollow(self) -> None:
@@ -88,13 +90,18 @@ class PoolPresence(AgentPresence):
         if not self.announced:
             return
         self._refresher.note(message)
-        if status.member and status.status == "offline":
+        if status.member == self._pool.id and status.status == "offline":
+            self._was_named = True
+        elif status.member and status.status == "offline":
             self._pool.suspect(status.member)
+        elif status.member and status.pool:
+            self._pool.trust(status.member)
         if status.probe or status.status == "offline":
             self._answer_soon()
         elif status.pool:
             self._epoch = max(self._epoch, status.epoch or 0)
-            self._stop_answering()
+            if not self._was_named:  # else the others wait for this member's own answer
+                self._stop_answering()
         else:
             what = "a status of a process that is no member of the pool"
             self._faults.refuse(message, what, repr(status.started))
@@ -122,7 +129,7 @@ class PoolPresence(AgentPresence):
             self._answering = asyncio.get_running_loop().call_later(wait, self._answer)
 
     def _answer(self) -> None:
-        self._answering = None
+        self._answering, self._was_named = None, False
         self.announce_soon()
 
     def _stop_answering(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.inputs import Inputs
 from mqtt_agent.agents.requesting.ledger import DelegatedTasks
 from mqtt_agent.agents.requesting.reminders import OpenTask
+from mqtt_agent.agents.requesting.repeats import Repeats
 from mqtt_agent.agents.requesting.resender import Resender
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
@@ -80,6 +82,7 @@ class Results:
         self._inputs = inputs
         self._peers = peers
         self._unreadable: Counter[str] = Counter()  # by task: the unreadable results on plain topics
+        self._repeats = Repeats()  # of the tasks for which another member of the pool asks
         self._faults = FaultLog(logger)
         self.handle_of: Callable[[TaskRecord], TaskHandle]
 
@@ -156,7 +159,9 @@ class Results:
             return
         tasks, task_id = self._tasks, result.task_id
         if await self._is_only_unknown(result):
-            await self._send_whole(task_id, tasks.reminders.get(task_id))
+            entry = tasks.reminders.get(task_id)
+            if entry is not None or self._repeats.may(task_id, asyncio.get_running_loop().time()):
+                await self._send_whole(task_id, entry)
             message.acknowledge()
             return
         self._unreadable.pop(task_id, None)
@@ -188,15 +193,22 @@ class Results:
     async def _take_unknown(
         self, task_ids: list[str], result: TaskResult, message: InboundMessage, writer: str | None
     ) -> None:
-        """Send tasks as a whole that their peer does not know, because the peer has said so to a question."""
+        """Send tasks as a whole that their peer does not know, because the peer has said so to a question.
+
+        On a plain topic, anybody may say so. A task for which this process asks is then sent at most 20 times more, see
+        :meth:`Reminders.soon`; any other task of a pool is read and sent at growing intervals.
+        """
         for task_id in task_ids:
             entry = self._tasks.reminders.get(task_id)
             if entry is not None:
                 given = _Given(entry.peer, entry.bound)
             elif self._scope.pool is None:
                 continue  # the task is over
-            else:  # another member of the pool may have asked, and the members share the answers
+            elif self._repeats.may(task_id, asyncio.get_running_loop().time()):
+                # Another member of the pool may have asked, and the members share the answers.
                 given = await self._given(task_id)
+            else:
+                continue
             if given is None or given.over:
                 continue
             if not self._comes_from(given, result, message, writer):

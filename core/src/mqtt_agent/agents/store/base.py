@@ -318,7 +318,8 @@ class TaskStore(ABC):
         """Read outlines of records in the order in which the records were added. See :meth:`find` for the arguments.
 
         A store may leave this method as it is. The stores of this package read only the columns of the outlines, so a
-        start with many tasks is fast. The outline of a damaged record may be returned.
+        start with many tasks is fast. A record whose outline is damaged is logged and left out. The outline of a record
+        that is damaged elsewhere may be returned.
         """
         found = await self.find(agent, role, states=states, after=after, limit=limit)
         return [

@@ -14,7 +14,8 @@ from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState, utc_now
 
 if TYPE_CHECKING:
-    from mqtt_agent.agents.store.postgres_engine import PostgresEngine, Statement
+    from mqtt_agent.agents.store.postgres_engine import PostgresEngine
+    from mqtt_agent.agents.store.postgres_sets import Statement
 
 __all__ = ["Beat", "Lease", "Pool"]
 
@@ -70,6 +71,8 @@ _SURE = 2
 """How many renewals without a break a member needs before it may end the leases of others."""
 _LATE = 1.5
 """How many intervals may pass between two renewals without a break."""
+_CONTRADICTED_WITHIN = 2.0
+"""Seconds in which a suspect may say that it is online, before the suspicion counts: anybody may name any member."""
 _MOST_SUSPECTS = 100
 """How many members are suspected at once. Further ones push the first ones out: anybody may name any member."""
 
@@ -106,9 +109,9 @@ class Lease:
     All times are those of the database. When the database was away, all leases may have ended although their members
     live. So only a member that has renewed its own lease twice without a break ends the leases of others.
 
-    A member whose connection to the broker is lost is suspected for the length of a lease. When a suspect has missed a
-    renewal, it counts as dead, and nobody waits for the end of its lease. A suspect that has lost only the broker
-    renews its lease, and keeps it.
+    A member whose connection to the broker is lost is suspected for the length of a lease, unless it says within two
+    seconds, or later, that it is online. When a suspect has missed a renewal, it counts as dead, and nobody waits for
+    the end of its lease. A suspect that has lost only the broker renews its lease, and keeps it.
 
     Args:
         engine: A connection to the database that nothing else uses.
@@ -175,10 +178,16 @@ class Lease:
     def suspect(self, member: str) -> None:
         """Note that the broker has lost the connection of a member: the member may be dead. Safe in any thread."""
         with self._suspecting:
-            self._suspects.pop(member, None)
+            if member in self._suspects:  # the time of the first status counts
+                return
             while len(self._suspects) >= _MOST_SUSPECTS:
                 del self._suspects[next(iter(self._suspects))]
             self._suspects[member] = time.monotonic()
+
+    def trust(self, member: str) -> None:
+        """Note that a member has said that it is online: it is no suspect any more. Safe in any thread."""
+        with self._suspecting:
+            self._suspects.pop(member, None)
 
     # In the thread
 
@@ -218,10 +227,10 @@ class Lease:
         return self._engine.execute(*(self._make(each, values) for each in statements))
 
     def _present_suspects(self) -> list[str]:
-        oldest = time.monotonic() - self._seconds
+        now = time.monotonic()
         with self._suspecting:
-            self._suspects = {member: since for member, since in self._suspects.items() if since > oldest}
-            return list(self._suspects)
+            self._suspects = {each: since for each, since in self._suspects.items() if since > now - self._seconds}
+            return [each for each, since in self._suspects.items() if since <= now - _CONTRADICTED_WITHIN]
 
     def _join(self) -> Pool:
         self._renewed_at = time.monotonic()

@@ -11,7 +11,7 @@ from typing_extensions import override
 from mqtt_agent.agents.store.base import ACTIVE, OPEN, TaskKey, TaskRecord
 from mqtt_agent.agents.store.lease import Beat, Lease, Pool
 from mqtt_agent.agents.store.pool_view import Member, members
-from mqtt_agent.agents.store.postgres import CLAIM, COLUMNS, INSERT, KEY, PostgresStore, escape, unescape
+from mqtt_agent.agents.store.postgres import CLAIM, COLUMNS, KEY, PostgresStore, escape, unescape
 from mqtt_agent.wire import TaskState
 
 __all__ = ["Holding", "MemberStore"]
@@ -21,8 +21,6 @@ _OVER = ", ".join(repr(state.value) for state in TaskState if state.terminal)
 _ACTIVE = ", ".join(repr(state.value) for state in sorted(ACTIVE))
 _OPEN = ", ".join(repr(state.value) for state in sorted(OPEN))
 
-INSERT_OWN = INSERT.replace(") VALUES (", ", member) VALUES (").replace(") ON CONFLICT", ", %s) ON CONFLICT")
-INSERT_IN_CONTEXT = INSERT_OWN.replace(", member) VALUES (", ", context) VALUES (")
 CLAIM_OWN = CLAIM.replace("attempt = attempt + 1", "attempt = attempt + 1, member = %(member)s")
 _SAME = (
     "SELECT 1 FROM {schema}.tasks AS other WHERE other.context = tasks.context AND other.agent = tasks.agent"
@@ -151,6 +149,11 @@ class MemberStore(PostgresStore):
         if self._lease is not None:
             self._lease.suspect(member)
 
+    def trust(self, member: str) -> None:
+        """Note that a member has said that it is online; see :meth:`Lease.trust`."""
+        if self._lease is not None:
+            self._lease.trust(member)
+
     async def next_epoch(self) -> int:
         """Count the pool's epoch up, and return it; see :attr:`Pool.epoch`."""
         ((epoch,),) = await self.rows(NEXT_EPOCH, {"agent": escape(self._agent)})
@@ -205,9 +208,9 @@ class MemberStore(PostgresStore):
         received = record.key.role == "received"
         context = self._context_of(record) if self._context_of is not None and received else None
         if context is not None:  # it is claimed when it is its turn
-            return await self.add_with(record, INSERT_IN_CONTEXT, escape(context))
+            return await self.add_with(record, context=escape(context))
         if not received or record.state in ACTIVE:
-            return await self.add_with(record, INSERT_OWN, self.member)
+            return await self.add_with(record, member=self.member)
         return await super().add(record)
 
     @override

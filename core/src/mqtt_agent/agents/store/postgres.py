@@ -6,12 +6,21 @@ import asyncio
 import re
 import time
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Unpack, override
 
 from mqtt_agent.agents.store.base import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskRole
 from mqtt_agent.agents.store.postgres_schema import OVER
+from mqtt_agent.agents.store.postgres_sets import (
+    SETTLE_SET,
+    Part,
+    Statement,
+    change_set_sql,
+    insert_set_sql,
+    insert_sql,
+)
 from mqtt_agent.agents.store.rows import (
     FLAGS,
     OUTLINED,
@@ -38,10 +47,6 @@ _NAMES = frozenset(("agent", "role", "task_id", "requester", "peer", "digest", "
 _NAMED = [name in _NAMES for name in Row._fields]
 _OUTLINED, _NAMED_IN_OUTLINE = ", ".join(OUTLINED), [name in _NAMES for name in OUTLINED]
 
-INSERT = (
-    f"INSERT INTO {{schema}}.tasks ({', '.join(_NEW)}) VALUES ({', '.join(['%s'] * len(_NEW))})"
-    " ON CONFLICT (agent, role, task_id, requester) DO NOTHING RETURNING position"
-)
 GET = f"SELECT {COLUMNS} FROM {{schema}}.tasks WHERE {KEY}"
 _SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
 CLAIM = (
@@ -58,6 +63,7 @@ REOPEN = (
 )
 COUNT_MEMBERS = "SELECT count(*) FROM {schema}.members WHERE agent = %(agent)s AND lease_until > clock_timestamp()"
 COUNT = "SELECT count(*) FROM {schema}.tasks WHERE agent = %s AND role = %s AND state = ANY(%s)"
+SETTLE = f"UPDATE {{schema}}.tasks SET settled = true WHERE {KEY} AND (state = %s) IS TRUE"
 SWEEP = (
     "DELETE FROM {schema}.tasks WHERE ctid = ANY (ARRAY (SELECT ctid FROM {schema}.tasks"
     f" WHERE {OVER} AND agent = %s AND updated_at < %s ORDER BY updated_at, position LIMIT %s FOR UPDATE))"
@@ -69,7 +75,8 @@ _WHOLE_EVERY = 1.0
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-def change_sql(columns: Collection[str], *, attempt: bool) -> str:
+@lru_cache(256)
+def change_sql(columns: tuple[str, ...], *, attempt: bool) -> str:
     """The statement for :meth:`TaskStore.change`. ``updated_at`` changes only with the state."""
     # IS TRUE keeps PostgreSQL from a search by state: the search by the key finds one row.
     where = f"WHERE {KEY} AND (state = ANY(%s)) IS TRUE{' AND attempt = %s' if attempt else ''}"
@@ -191,18 +198,21 @@ class PostgresStore(ThreadedStore):
 
     @override
     async def _probe(self, worker: Worker) -> None:
-        await worker.submit(self._engines.Statement(b"SELECT 1"), writes=False)
+        await worker.submit(Statement(b"SELECT 1"), writes=False)
 
     @override
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
-        return await self.add_with(record, INSERT)
+        return await self.add_with(record)
 
-    async def add_with(self, record: TaskRecord, insert: str, *more: str | None) -> tuple[TaskRecord, bool]:
-        """Add a record. ``insert`` has a placeholder for each value of ``more`` after those of the record."""
+    async def add_with(self, record: TaskRecord, **more: str) -> tuple[TaskRecord, bool]:
+        """Add a record, with further columns of the database."""
         row = to_row(record)
-        values = (*(_to_column(name, value) for name, value in zip(_NEW, row[1:], strict=True)), *more)
+        values = {name: _to_column(name, value) for name, value in zip(_NEW, row[1:], strict=True)} | more
+        columns = tuple(values)
+        part = Part(self._text(insert_set_sql(columns)), _names(record.key), values)
+        insert = self.statement(insert_sql(columns), tuple(values.values()))._replace(part=part)
         while True:
-            if added := await self.rows(insert, values):
+            if added := await self._submit(insert, writes=True):
                 return to_record(row._replace(position=added[0][0])), True
             if there := await self.get(record.key):
                 return there, False
@@ -223,15 +233,40 @@ class PostgresStore(ThreadedStore):
     ) -> TaskRecord | None:
         columns = encode_changes(key, changes)
         states = changeable_states(expected, columns)
-        values: list[Any] = [_to_column(name, value) for name, value in columns.items()]
-        if "state" in columns:
-            values += [columns["state"], time.time()]
-        values += [*_names(key), states, *([] if expected_attempt is None else [expected_attempt])]
-        sql = change_sql(columns, attempt=expected_attempt is not None)
-        changed = _first(await self.rows(sql, tuple(values)))
+        changed = _first(await self._submit(self._change(key, columns, states, expected_attempt), writes=True))
         if changed is not None and changed.state is TaskState.SUBMITTED:
             self.restart_search(key.agent)
         return changed
+
+    def _change(
+        self, key: TaskKey, columns: dict[str, Any], states: list[str], expected_attempt: int | None
+    ) -> Statement:
+        names, now, attempt = _names(key), time.time(), expected_attempt is not None
+        written = {name: _to_column(name, value) for name, value in columns.items()}
+        values: list[Any] = list(written.values())
+        row: dict[str, Any] = dict(zip(TaskKey._fields, names, strict=True)) | written
+        if "state" in columns:
+            values += [columns["state"], now]
+            row["now"] = now
+        values += [*names, states, *([expected_attempt] if attempt else [])]
+        if attempt:
+            row["expected"] = expected_attempt
+        changed = tuple(columns)
+        change = self.statement(change_sql(changed, attempt=attempt), tuple(values))
+        if not columns:
+            return change
+        part = Part(self._text(change_set_sql(changed, attempt=attempt)), names, row, (tuple(states),))
+        return change._replace(part=part)
+
+    @override
+    async def settle(self, tasks: Sequence[tuple[TaskKey, TaskState]]) -> None:
+        await asyncio.gather(*(self._submit(self._settle(key, state), writes=True) for key, state in tasks))
+
+    def _settle(self, key: TaskKey, state: TaskState) -> Statement:
+        names = _names(key)
+        row = dict(zip(TaskKey._fields, names, strict=True)) | {"state": state.value}
+        part = Part(self._text(SETTLE_SET), names, row)
+        return self.statement(SETTLE, (*names, state.value))._replace(part=part)
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
@@ -332,11 +367,15 @@ class PostgresStore(ThreadedStore):
     async def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
         return await self._submit(self.statement(sql, values), writes=True)
 
-    def statement(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> engines.Statement:
+    def statement(self, sql: str, values: tuple[Any, ...] | dict[str, Any]) -> Statement:
         """Make a statement for an engine of this store."""
+        return Statement(self._text(sql), values)
+
+    def _text(self, sql: str) -> bytes:
+        """A statement with the schema of the tables."""
         if (text := self._statements.get(sql)) is None:
             text = self._statements[sql] = sql.format(schema=self.schema).encode()
-        return self._engines.Statement(text, values)
+        return text
 
 
 def _import_engines() -> Any:

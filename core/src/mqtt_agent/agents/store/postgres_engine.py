@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import conninfo
 from typing_extensions import override
 
 from mqtt_agent.agents.store.postgres_schema import prepare
+from mqtt_agent.agents.store.postgres_sets import Statement, join
 from mqtt_agent.agents.store.worker import Engine, Job, Outcome
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import StoreError
@@ -33,10 +34,13 @@ _DEFAULTS = {
 """Settings of the connection that a URL may change."""
 
 # A pooler may give each transaction another session, so every setting ends with its transaction. The statements are
-# written for their indexes, and the statistics of a young table would let PostgreSQL read the whole table instead.
+# written for their indexes, and the statistics of a young table would let PostgreSQL read the whole table instead: for
+# one record, or to join it with a set of records.
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _SETTINGS = b"""SELECT set_config('lock_timeout', '20s', true), set_config('statement_timeout', '60s', true),
     set_config('idle_in_transaction_session_timeout', '30s', true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+    set_config('enable_material', 'off', true),
     set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
         ELSE current_setting('synchronous_commit') END, true)"""
 
@@ -61,21 +65,6 @@ _inherited: list[Connection] = []
 """In a child process, the connections that were open at the fork. They belong to the parent process."""
 
 
-class Statement(NamedTuple):
-    """The work of a job: one SQL statement.
-
-    Attributes:
-        sql: The statement, with a placeholder for each value.
-        values: The values.
-        lock: A text that at most one transaction at a time has as its lock; None for no lock. The transaction takes its
-            locks before all statements, so that two transactions cannot wait for each other.
-    """
-
-    sql: bytes
-    values: tuple[Any, ...] | dict[str, Any] = ()
-    lock: str | None = None
-
-
 def label(url: str) -> str:
     """The database that a URL names, without the password.
 
@@ -97,9 +86,10 @@ def label(url: str) -> str:
 class PostgresEngine(Engine):
     """Runs statements on a PostgreSQL database.
 
-    All statements of a batch go to the database at once, in one transaction, so a batch takes one round trip. When
-    PostgreSQL refuses one statement, each statement of the batch runs again alone. When the connection is lost, nobody
-    knows whether the transaction was committed. So its jobs fail, and the next batch makes a new connection.
+    All statements of a batch go to the database at once, in one transaction, so a batch takes one round trip.
+    Statements that differ only in their record are joined. When PostgreSQL refuses a statement, each statement of the
+    batch runs again alone. When the connection is lost, nobody knows whether the transaction was committed. So its jobs
+    fail, and the next batch makes a new connection.
 
     Statements are never prepared on the server: behind a pooler in transaction mode, a prepared statement of another
     client could run in the place of our own.
@@ -186,33 +176,31 @@ class PostgresEngine(Engine):
             Exception: The database or the driver has refused a statement, and nothing was changed.
         """
         connection = self._connect()
+        steps = join([job.work for job in batch])
         cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
         failure: Exception | None = None
-        committed = False
         try:
-            with connection.pipeline() as pipeline:
+            with connection.pipeline():  # its end is the only round trip
                 try:
                     connection.execute(_BEGIN)
                     connection.execute(_SETTINGS)
                     for lock in sorted({job.work.lock for job in batch if job.work.lock is not None}):
                         connection.execute(_LOCK, (lock,))
-                    for job in batch:
-                        statement: Statement = job.work
+                    for step in steps:
                         cursor = connection.cursor()
-                        cursors.append(cursor.execute(statement.sql, statement.values))
+                        cursors.append(cursor.execute(step.sql, step.values))
                     connection.execute(b"COMMIT")
-                    pipeline.sync()
-                    committed = True
                 except Exception as error:
                     failure = error
-        except Exception as error:  # the pipeline cannot end on a connection that is lost
+        except Exception as error:  # a statement was refused, or the connection is lost
             failure = failure or error
-        if committed:
-            outcomes = [Outcome(job, _result(cursor)) for job, cursor in zip(batch, cursors, strict=True)]
-            if failure is not None:
-                self._give_up(connection)
-            return outcomes
-        assert failure is not None
+        if failure is None:
+            results = {
+                place: result
+                for step, cursor in zip(steps, cursors, strict=True)
+                for place, result in step.share(_result(cursor))
+            }
+            return [Outcome(job, results[place]) for place, job in enumerate(batch)]
         if not self._roll_back(connection):
             raise self._error("has lost its connection, and the change may have been made", failure)
         if isinstance(failure, psycopg.errors.ReadOnlySqlTransaction):

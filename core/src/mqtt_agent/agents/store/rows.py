@@ -61,6 +61,17 @@ class Row(NamedTuple):
     expires_at: float | None
 
 
+_TEXT, _NUMBER, _NOTHING = (str,), (float, int), (type(None),)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(Row._fields, _TEXT),
+    **dict.fromkeys(("position", "attempt", "seq", "settled", "cancel_requested"), (int,)),
+    **dict.fromkeys(("peer", "saved", "result", "reply_to"), _TEXT + _NOTHING),
+    **dict.fromkeys(("created_at", "updated_at"), _NUMBER),
+    "expires_at": _NUMBER + _NOTHING,
+}
+"""The types that a column may have. SQLite itself takes any value for any column."""
+_ROW_KINDS = tuple(_KINDS[name] for name in Row._fields)
+
 _END_OF_KEY = 1 + len(TaskKey._fields)
 _AFTER_KEY = Row._fields[_END_OF_KEY:]
 
@@ -103,6 +114,7 @@ def to_record(row: Row) -> TaskRecord:
         StoreError: The row has a value that no store writes: another program has written it, or the disk is damaged.
     """
     try:
+        _check(row, Row._fields, _ROW_KINDS)
         fields: dict[str, Any] = dict(zip(_AFTER_KEY, row[_END_OF_KEY:], strict=True))
         fields["key"] = TaskKey(row.agent, cast("TaskRole", row.role), row.task_id, row.requester)
         fields["task"] = _decode(row.task)
@@ -117,7 +129,7 @@ def to_record(row: Row) -> TaskRecord:
         record.__dict__.update(fields)
         return record
     except (ValueError, TypeError) as error:
-        raise StoreError(f"task {row.task_id!r} in the store is damaged: {error}", permanent=True) from error
+        raise _damaged(row.task_id, error) from error
 
 
 OUTLINED: tuple[str, ...] = (
@@ -132,6 +144,7 @@ OUTLINED: tuple[str, ...] = (
     "expires_at",
 )
 """The columns that :func:`to_outline` takes, in this order."""
+_OUTLINE_KINDS = tuple(_KINDS[name] for name in OUTLINED)
 
 
 def to_outline(agent: str, role: TaskRole, columns: Sequence[object]) -> Outline:
@@ -141,11 +154,28 @@ def to_outline(agent: str, role: TaskRole, columns: Sequence[object]) -> Outline
         agent: The agent of the record.
         role: The role of the record.
         columns: The values of :data:`OUTLINED`.
+
+    Raises:
+        StoreError: The row has a value that no store writes.
     """
     values = cast("Sequence[Any]", columns)
     position, task_id, requester, peer, digest, state, reply_to, cancel_requested, expires_at = values
-    key = TaskKey(agent, role, task_id, requester)
-    return Outline(position, key, peer, digest, TaskState(state), reply_to, bool(cancel_requested), expires_at)
+    try:
+        _check(values, OUTLINED, _OUTLINE_KINDS)
+        key = TaskKey(agent, role, task_id, requester)
+        return Outline(position, key, peer, digest, TaskState(state), reply_to, bool(cancel_requested), expires_at)
+    except (ValueError, TypeError) as error:
+        raise _damaged(task_id, error) from error
+
+
+def _check(values: Sequence[Any], names: Sequence[str], kinds: Sequence[tuple[type, ...]]) -> None:
+    if not all(map(isinstance, values, kinds)):
+        wrong = (name for name, value, kind in zip(names, values, kinds, strict=True) if not isinstance(value, kind))
+        raise TypeError(f"the column {next(wrong)!r} has a value of another type")
+
+
+def _damaged(task_id: object, error: Exception) -> StoreError:
+    return StoreError(f"task {task_id!r} in the store is damaged: {error}", permanent=True)
 
 
 def encode_changes(key: TaskKey, changes: Mapping[str, Any]) -> dict[str, Any]:

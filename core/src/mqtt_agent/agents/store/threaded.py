@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Awaitable, Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import override
 
@@ -131,17 +131,34 @@ class ThreadedStore(TaskStore):
         wanted = frozenset(map(TaskState, states))
         if not wanted or limit <= 0:
             return []
-        rows = await self._fetch_outlined(agent, role, wanted, after=after, limit=limit)
-        return [to_outline(agent, role, row) for row in rows]
+        outlines: list[Outline] = []
+        while True:
+            left = limit - len(outlines)
+            rows = await self._fetch_outlined(agent, role, wanted, after=after, limit=left)
+            outlines += filter(None, (self._read_outline(agent, role, row) for row in rows))
+            if len(rows) < left or len(outlines) == limit:
+                return outlines
+            after = cast("int", rows[-1][0])  # as in find()
 
     def _read(self, row: Row) -> TaskRecord | None:
         """The record of a row; None for a damaged row, which is logged once."""
         try:
             return to_record(row)
         except StoreError as error:
-            if self._told.add(row[1:_END_OF_KEY]):
-                logger.error("%s: %s; this task is left out: %s to repair it", self._name, error, self._repair)
+            self._log_damaged(row[1:_END_OF_KEY], error)
             return None
+
+    def _read_outline(self, agent: str, role: TaskRole, row: Sequence[object]) -> Outline | None:
+        """The outline of a row; None for a damaged row, which is logged once."""
+        try:
+            return to_outline(agent, role, row)
+        except StoreError as error:
+            self._log_damaged((agent, role, *row[1:3]), error)
+            return None
+
+    def _log_damaged(self, key: tuple[object, ...], error: StoreError) -> None:
+        if self._told.add(key):
+            logger.error("%s: %s; this task is left out: %s to repair it", self._name, error, self._repair)
 
     def _submit(self, work: Any, *, writes: bool) -> Awaitable[Any]:
         """Run a job in the worker thread, see :meth:`Worker.submit`."""
