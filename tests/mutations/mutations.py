@@ -380,6 +380,25 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("tools/calling/test_recovery.py",),
     ),
     Mutation(
+        "a server that claims a tool's name is not asked for the calls of the tool",
+        "tools/calling/recovery.py",
+        "return {*card.tools, *(card.claims or ())}",
+        "return {*card.tools}",
+        (
+            "conformance/test_following.py::test_a_server_that_claims_the_tools_name_is_asked_before_a_call_is_sent_again[mosquitto]",
+        ),
+    ),
+    Mutation(
+        "the response of a server's new process counts no new attempt",
+        "tools/calling/pending.py",
+        "if (moved or answers in self.restarted) and not self.handle.done:",
+        "if moved and not self.handle.done:",
+        (
+            "tools/calling/test_attempts.py::test_a_response_of_a_new_process_that_has_not_said_yet_that_it_has_the_call"
+            "_counts_a_new_attempt",
+        ),
+    ),
+    Mutation(
         "a call whose confirmation was lost is lost because a server answers late",
         "tools/calling/recovery.py",
         "return Decision.ASK_AGAIN if call.may_answer else Decision.FAIL_AS_LOST",

@@ -122,14 +122,14 @@ async def test_calls_go_on_at_the_other_replica_when_one_is_killed(
 async def test_a_replica_with_a_name_takes_up_its_calls_after_a_crash(
     broker: Broker, spawn: Spawn, make_client: MakeClient
 ) -> None:
-    first = spawn("fixed", will_delay=30)
+    first = spawn("fixed", will_delay=120)
     client = await make_client()
     await online(client, 1)
     handle = await client.submit("slow", {"seconds": 0.3})
     assert await soon(handle.partials().__anext__()) == {"pid": first.pid}
     first.kill()
     first.wait(10)
-    second = spawn("fixed", will_delay=30)
+    second = spawn("fixed", will_delay=120)
     if not broker.keeps_shared_messages:
         with pytest.raises(ToolUnavailable) as caught:
             await soon(handle.result(), 20)
