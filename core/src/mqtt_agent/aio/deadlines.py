@@ -32,7 +32,8 @@ class Deadlines(Generic[T]):
     much.
 
     Args:
-        on_over: Called with a thing whose deadline has come, and with the timeout that was given with it.
+        on_over: Called with a thing whose deadline has come, and with the timeout that was given with it. The thing may
+            have ended in the same moment.
     """
 
     def __init__(self, on_over: Callable[[T, float], None]) -> None:
@@ -91,5 +92,5 @@ class Deadlines(Generic[T]):
         for _, _, thing, timeout in due:
             if thing.done:
                 self._ended = max(0, self._ended - 1)
-            else:
-                self._on_over(thing, timeout)
+            else:  # an error in one call of the function does not stop the others
+                asyncio.get_running_loop().call_soon(self._on_over, thing, timeout)

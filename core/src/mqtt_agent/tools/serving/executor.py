@@ -228,19 +228,19 @@ class Executor:
             self._start(execution)  # the call is answered and acknowledged, and its handler is not called
 
     async def _run(self, execution: Execution) -> None:
-        response: bytes | None = None
+        answered = False
         try:
             if execution.expires is not None and time.monotonic() > execution.expires:
                 self._acknowledge_expired(execution)
             else:
                 response = await self._runner.run(execution)
+                # The call counts as running until the broker has its response.
+                over, call_id = partial(self._on_over, execution), execution.call.call_id
+                self.answers.publish_soon(call_id, execution.reply_to, execution.messages, response, over)
+                answered = True
         finally:
-            if response is None:
+            if not answered:
                 self._on_over(execution)
-        if response is not None:
-            # The call counts as running until the broker has its response.
-            over, call_id = partial(self._on_over, execution), execution.call.call_id
-            self.answers.publish_soon(call_id, execution.reply_to, execution.messages, response, over)
 
     def _on_over(self, execution: Execution) -> None:
         self._forget(execution)
