@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from mqtt_agent import Connection
+from mqtt_agent.wire import ServerCard, Topics, encode
+from support import soon
 
 from .terminal import Terminal
 
@@ -168,3 +173,18 @@ server.run()
     serving.says("serves answer")
     assert terminal.inside("call", "answer").out == "42\n"
     assert serving.interrupt() == 0
+
+
+async def test_a_list_that_lacks_a_server_says_so_to_people_and_to_machines(terminal: Terminal) -> None:
+    namespace = terminal.environment["MQTT_AGENT_NAMESPACE"]
+    lost = ServerCard(server="odd", tools=["x"], status="offline", unavailable="the machine is off")
+    connection = Connection(terminal.environment["MQTT_AGENT_BROKER"])
+    await soon(connection.start())
+    await soon(connection.publish(Topics(namespace).server_card("odd"), encode(lost), retain=True))
+    await soon(connection.stop())
+    for words in (["tools"], ["servers"], ["tools", "--json"]):
+        said = await asyncio.to_thread(terminal.inside, *words)
+        assert "the list is incomplete: server odd: the machine is off" in said.err
+        assert said.out == ""
+    said = await asyncio.to_thread(terminal.inside, "tools", "x", code=3)
+    assert "the list is incomplete: server odd" in said.err

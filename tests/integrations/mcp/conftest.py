@@ -51,7 +51,7 @@ async def make_bridge(mosquitto: Broker, namespace: str) -> AsyncIterator[MakeBr
     async def make(name: str, server: list[str] | str, **options: Any) -> Bridge:
         bridge = Bridge(name, server, **{"broker": mosquitto.url, "namespace": namespace, "will_delay": 1, **options})
         made.append(bridge)
-        await soon(bridge.start(), 30)
+        await soon(bridge.start(), 60)
         return bridge
 
     yield make

@@ -41,7 +41,9 @@ async def tools(
         if name is not None:
             card = await client.get_tool(name)
             if card is None:
-                return _not_there(session, name, [each.tool for each in await client.list_tools()], "tool")
+                others = await client.list_tools()
+                _tell_incomplete(session, others.incomplete)
+                return _not_there(session, name, [each.tool for each in others], "tool")
             _show(session, card, lambda: _tell_tool(session.out, card, online))
             return 0
         found = await client.list_tools(server, online_only=not everything)
