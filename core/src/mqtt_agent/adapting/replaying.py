@@ -77,7 +77,6 @@ class ReplayedTask(TaskSteps):
 
     Attributes:
         rounds: The questions of the task.
-        asked_before: The questions of the earlier tasks at this place, which ended without a result.
     """
 
     def __init__(self, wanted: Delegation, patience: float | None) -> None:
@@ -90,7 +89,6 @@ class ReplayedTask(TaskSteps):
             cancel_late=wanted.cancel_late,
         )
         self.rounds: list[dict[str, Any]] = []
-        self.asked_before: list[dict[str, Any]] = []
         self._wanted = wanted
         self._rounds = "rounds" if wanted.followed_at is None else f"rounds at {wanted.followed_at}"
 
@@ -130,7 +128,6 @@ class ReplayedTask(TaskSteps):
             saved = _saved(known)
             if not saved.get("left") and not (known.done and known.state in _NOT_COMPLETED):
                 return task_id
-            self.asked_before += saved.get("rounds", ())
             number += 1
             task_id = f"{self._wanted.task_id}.{number}"
 
