@@ -20,6 +20,7 @@ from mqtt_agent.agents.executing.context import SyncTaskContext
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, Topics, encode
+from skips import inapplicable
 from support import becomes, soon, until
 from typing_extensions import override
 
@@ -61,7 +62,7 @@ async def tiny_disk(tmp_path: Path) -> AsyncIterator[Path]:
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this user may not mount a file system")
+        inapplicable("this user may not mount a file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
