@@ -120,8 +120,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a finished message lets unfinished ones be acknowledged",
         "transport/acknowledgements.py",
-        "while self._pending and self._pending[0].done:",
-        "while self._pending:",
+        "while pending and pending[0].done:",
+        "while pending:",
         (f"{PUBACKS}::test_a_finished_message_waits_for_those_that_arrived_before_it[mosquitto]",),
     ),
     Mutation(
