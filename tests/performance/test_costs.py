@@ -24,7 +24,8 @@ PYTHON_CALLS_PER_CALL = 395
 PYTHON_CALLS_PER_CALL_AT_ONCE = 320
 """The measured number is 290. If each message that waits were packed twice, the number would be 340."""
 INSTRUCTIONS_PER_CALL = {1: 9_800, 64: 7_900}
-"""By the number of calls at once. The measured numbers are 9,400 and 7,100; on a busy machine, calls that wait are packed again."""
+"""By the number of calls at once. The measured numbers are 9,400 and 7,100. On a busy machine, waiting calls are packed
+again."""
 
 PYTHON_CALLS_MORE_PER_SIGNED_CALL = 165
 """The limit is a third above the measured number, which includes the calls of :class:`CountingIdentity`."""
