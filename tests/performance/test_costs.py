@@ -23,8 +23,9 @@ PYTHON_CALLS_PER_CALL = 395
 """The measured number is 364. If paho-mqtt wrote and read each PUBLISH, the number would be 660."""
 PYTHON_CALLS_PER_CALL_AT_ONCE = 320
 """The measured number is 290. If each message that waits were packed twice, the number would be 340."""
-INSTRUCTIONS_PER_CALL = {1: 9_800, 64: 7_700}
-"""By the number of calls at once. The measured numbers are 9,200 and 7,100."""
+INSTRUCTIONS_PER_CALL = {1: 9_800, 64: 7_900}
+"""By the number of calls at once. The measured numbers are 9,400 and 7,100. On a busy machine, waiting calls are packed
+again."""
 
 PYTHON_CALLS_MORE_PER_SIGNED_CALL = 180
 """The measured number is 170, and includes the calls of :class:`CountingIdentity`."""
