@@ -11,6 +11,7 @@ from brokers import ALL_BROKERS, Ejabberd
 from mqtt_agent import ToolError, ToolServer
 from mqtt_agent.errors import CallerNotAuthorized, CallTimeout, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import ServerRequest
+from mqtt_agent.tools.calling import requests
 from mqtt_agent.transport import InboundMessage
 from support import becomes, soon, until
 
@@ -113,7 +114,7 @@ async def test_a_client_lists_all_pages_of_all_servers_and_reads(
 
 @pytest.mark.rule("REQUEST-4")
 async def test_a_request_whose_replica_is_gone_goes_to_another_one(
-    strange_server: StrangeServer, make_client: MakeClient
+    strange_server: StrangeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[dict[str, Any]] = []
 
@@ -141,6 +142,7 @@ async def test_a_request_whose_replica_is_gone_goes_to_another_one(
     await strange_server.show(status="offline")
     await strange_server.show(capabilities={"resources": {}}, started="2027-01-01T00:00:00.000Z", epoch=1)
     await until(lambda: len(got) == 4)  # the next process of the server is asked too
+    monkeypatch.setattr(requests, "RETURN_WITHIN", 0.1)
     await strange_server.show(status="offline")
     with pytest.raises(ToolUnavailable, match="odd: no online replica has resources"):
         await soon(reading, 20)

@@ -405,6 +405,11 @@ class ToolServer(Endpoint[aio_server.ToolServer]):
         """See :meth:`mqtt_agent.ToolServer.answer_requests`. The handler runs on the background loop."""
         self._async.answer_requests(*args, **kwargs)
 
+    @parameters_of(aio_server.ToolServer.say_unavailable)
+    def say_unavailable(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`mqtt_agent.ToolServer.say_unavailable`."""
+        self._background.run(self._async.say_unavailable, *args, **kwargs)
+
     @parameters_of(aio_server.ToolServer.tell_change)
     def tell_change(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`mqtt_agent.ToolServer.tell_change`."""
