@@ -33,7 +33,7 @@ def test_both_faces_have_the_same_methods_with_the_same_parameters(name: str) ->
     async_class = getattr(mqtt_agent.tools if name == "Content" else mqtt_agent, name)
     internal = {"open_stream", "settle", "fail", "failure", "take_partial", "when_over", "in_thread", "take_event"}
     internal |= {"leave_to_parent", "raise_failure", "follow_log", "follow_requests", "move_to", "views", "streaming"}
-    internal |= {"give_up", "wake"}
+    internal |= {"give_up", "wake", "end_if_done"}
     internal |= {"serve_until_signal"}  # signals reach the main thread only, where run() is
     for method in {n for n in dir(async_class) if not n.startswith("_")} - internal:
         theirs, ours = getattr(async_class, method), getattr(sync_class, method)
