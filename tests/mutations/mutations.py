@@ -92,8 +92,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a call is acknowledged before the broker has confirmed its answer",
         "tools/serving/answers.py",
-        "await self._connection.publish(reply_to, payload, properties=properties)",
-        "self._connection.publish_soon(reply_to, payload, properties=properties)",
+        "await self._connection.publish(reply_to, payload, properties=properties, readers=readers)",
+        "self._connection.publish_soon(reply_to, payload, properties=properties, readers=readers)",
         (f"{ANSWER_FIRST}[mosquitto-a result]",),
     ),
     Mutation(
