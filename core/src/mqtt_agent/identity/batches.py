@@ -24,7 +24,7 @@ class _Batch:
         self._paths: list[bytes] = []
         self._value = ""
         self.signed: list[bytes] = []
-        self.sealed = False
+        self.sealed: bool = False
 
     def text(self, number: int, stamps: str) -> str:
         """The signature of one message. A single message is signed as if there were no batches."""
