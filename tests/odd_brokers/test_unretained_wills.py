@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
+from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.tools.serving import names, probe, rivals
 from mqtt_agent.wire import ServerCard, Topics
@@ -119,6 +120,37 @@ async def test_a_server_that_can_get_no_answer_takes_nobody_for_gone(scripted: S
         asked = questions(scripted, namespace, "github:dead")
         await until(lambda: questions(scripted, namespace, "github:dead") >= asked + 3)
         assert is_on_standby(jira, scripted, namespace)
+
+
+@pytest.mark.rule("OWN-10", "ACCESS-1")
+async def test_a_server_whose_connection_ends_when_it_asks_for_answers_serves_all_the_same(
+    scripted: ScriptedBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some brokers end the connection of a client that has no right to subscribe."""
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    monkeypatch.setattr(names, "PATIENCE", 0.0)
+    left_behind(scripted, namespace)
+    tries = list[str]()
+
+    def refuse(topic_filter: str) -> int | None:
+        if "/responses" in topic_filter and "jira" in topic_filter:
+            tries.append(topic_filter)
+            scripted.drop(next(client for client in scripted.sessions if "jira" in client))
+        return None
+
+    scripted.change(suback=refuse)
+    jira = server("jira", scripted.url, namespace)
+    jira.add_tool("other", lambda: "served")
+    try:
+        await soon(jira.start(), 20)
+        async with ToolClient("caller", broker=scripted.url, namespace=namespace) as client:
+            assert await soon(client.call("other", wait_online=True)) == "served"
+            assert is_on_standby(jira, scripted, namespace)
+            asked = questions(scripted, namespace, "github:dead")
+            await until(lambda: questions(scripted, namespace, "github:dead") >= asked + 2)
+            assert len(tries) == 1, "the inbox is tried again later"
+    finally:
+        await soon(jira.stop(), 20)
 
 
 @pytest.mark.rule("OWN-10")

@@ -142,18 +142,19 @@ class LiveCatalog(Catalog):
             except asyncio.TimeoutError:
                 return
 
-    async def returned(self, missing: Callable[[], Iterable[ServerCard]], deadline: float | None = None) -> None:
+    async def returned(self, missing: Callable[[], Iterable[ServerCard]]) -> None:
         """Wait until no server of these is missing any more that may be about to come back: for 5 s after its loss.
+
+        The wait is never longer than 5 s. Otherwise servers that are lost and come back in turn would never let it end.
 
         Args:
             missing: Returns the cards of the servers that are missing now.
-            deadline: Loop time at which to stop waiting; None for none.
         """
         loop = asyncio.get_running_loop()
+        end = loop.time() + RETURN_WITHIN
         while True:
             now = loop.time()
-            left = max(map(self.returns_until, missing()), default=now) - now
-            left = left if deadline is None else min(left, deadline - now)
+            left = min(end, max(map(self.returns_until, missing()), default=now)) - now
             if left <= 0:
                 return
             try:
