@@ -197,8 +197,10 @@ async def test_a_client_that_has_heard_the_will_of_a_server_does_not_find_it_onl
 
             await becomes(nobody)
             await reconnects(scripted, "caller", Topics(namespace).all_server_cards)
-            assert await soon(client.list_servers()) == []
-            assert await soon(client.list_tools()) == []
+            servers, tools = await soon(client.list_servers()), await soon(client.list_tools())
+            assert (list(servers), list(tools)) == ([], [])
+            for listed in (servers, tools):
+                assert listed.incomplete == ["server github: the server has lost its connection, or has died"]
 
 
 @pytest.mark.rule("LATE-7")

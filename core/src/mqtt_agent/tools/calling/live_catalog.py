@@ -401,8 +401,10 @@ class LiveCatalog(Catalog):
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
         self._note_age(card, message.message_expiry)
-        if self._outlived.is_over(card, self.server(server), retained=message.retain):
-            card = card.model_copy(update={"status": "offline"})
+        before = self.server(server)
+        if self._outlived.is_over(card, before, retained=message.retain):
+            lost = None if before is None else before.unavailable
+            card = card.model_copy(update={"status": "offline", "unavailable": lost})
         offers_wanted = not self._wanted.keys().isdisjoint(_tools_of(card))
         if offers_wanted and server not in self._servers_wanted and not _lists_itself_again(card):
             self.follow_server(server)

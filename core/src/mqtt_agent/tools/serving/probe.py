@@ -27,6 +27,8 @@ _ANSWERS_WITHIN = 5.0
 """Seconds in which a server answers a query. A server that is about to reconnect gets the query then."""
 _FIRST_RETRY, _LONGEST_RETRY = 10.0, 300.0
 """Seconds until an inbox is tried again in which no answer can arrive: after the first time, and at most."""
+_MOST_HEARD = 10_000
+"""How many servers that were heard are remembered. Strangers may write cards of many servers."""
 
 
 @dataclass(eq=False)
@@ -76,7 +78,10 @@ class Inquiry:
         Args:
             server: The id of the server, or the name that its replicas share.
         """
-        self._heard[server] = self._connection.epoch
+        self._heard.pop(server, None)
+        self._heard[server] = self._connection.epoch  # the latest is the last
+        if len(self._heard) > _MOST_HEARD:
+            del self._heard[next(iter(self._heard))]
 
     def hear_only(self, servers: Collection[str]) -> None:
         """Forget that other servers than these were heard, because their Last Wills will not arrive."""
