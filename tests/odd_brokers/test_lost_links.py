@@ -53,7 +53,7 @@ async def test_a_server_comes_back_although_the_broker_refuses_now_what_the_serv
 ) -> None:
     """The rights of the server were taken away, or the network was lost before the broker refused."""
     monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
-    monkeypatch.setattr(election, "_CLAIMS_MEET", 0.02)
+    monkeypatch.setattr(election, "_ANSWERS_WITHIN", 0.02)
     monkeypatch.setattr(copies, "_LEAST", 0.02)
     async with ScriptedBroker(connack=(0, b"\x2a\x00")) as broker:  # a cluster may keep retained messages apart
         server = ToolServer("weather", broker=broker.url, namespace=namespace)
