@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from mqtt_agent import Connection, ToolServer
+from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.endpoints import copies
 from mqtt_agent.tools.serving import election
@@ -73,3 +73,19 @@ async def test_a_server_comes_back_although_the_broker_refuses_now_what_the_serv
         await until(lambda: server.connection.epoch > epoch and server.connection.connected)
         assert set(refused) == optional
         await soon(server.stop())
+
+
+@pytest.mark.rule("ACCESS-2")
+async def test_a_client_comes_back_although_the_broker_refuses_now_to_tell_it_changes(
+    namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    async with ScriptedBroker() as broker, ToolClient("caller", broker=broker.url, namespace=namespace) as client:
+        changes = client.watch_changes()
+        await until(lambda: any("/events/" in each for each in broker.subscribed))
+        epoch = client.connection.epoch
+        broker.change(suback=lambda topic_filter: 0x87 if "/events/" in topic_filter else None)
+        broker.drop(client.connection.client_id)
+        await until(lambda: client.connection.epoch > epoch and client.connection.connected)
+        await until(lambda: "hears of no changes" in caplog.text)
+        changes.close()
