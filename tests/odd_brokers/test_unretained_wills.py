@@ -13,6 +13,7 @@ import pytest
 from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
+from mqtt_agent.identity import Identity, PrivateKey, TrustedKeys
 from mqtt_agent.tools.serving import names, probe, rivals
 from mqtt_agent.wire import ServerCard, Topics
 from proxy import Proxy
@@ -120,6 +121,22 @@ async def test_a_server_that_can_get_no_answer_takes_nobody_for_gone(scripted: S
         asked = questions(scripted, namespace, "github:dead")
         await until(lambda: questions(scripted, namespace, "github:dead") >= asked + 3)
         assert is_on_standby(jira, scripted, namespace)
+
+
+@pytest.mark.rule("OWN-10")
+async def test_servers_that_act_only_upon_proven_messages_ask_each_other_too(
+    scripted: ScriptedBroker, namespace: str
+) -> None:
+    keys = {name: PrivateKey.new(name) for name in ("github", "jira")}
+    trusted = [key.public for key in keys.values()]
+    github, jira = (Identity(key, TrustedKeys(trusted), verify="require") for key in keys.values())
+    async with Proxy(scripted.url) as near, server("github", near.url, namespace, identity=github):
+        async with server("jira", scripted.url, namespace, identity=jira) as newcomer:
+            assert is_on_standby(newcomer, scripted, namespace)
+        await near.cut()
+        await until(lambda: scripted.session("github").writer is None)
+        async with server("jira", scripted.url, namespace, identity=jira) as newcomer:
+            assert not is_on_standby(newcomer, scripted, namespace)
 
 
 @pytest.mark.rule("OWN-10", "ACCESS-1")
