@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -236,6 +237,17 @@ async def test_an_agent_that_has_heard_the_will_of_a_peer_does_not_find_it_onlin
             await becomes(nobody)
             await reconnects(scripted, "boss", Topics(namespace).all_agent_statuses)
             assert await soon(boss.peers()) == []
+
+
+def test_a_stranger_with_many_servers_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_MOST_HEARD", 10)
+    scope: Any = SimpleNamespace(connection=SimpleNamespace(epoch=1))
+    inquiry = probe.Inquiry(scope)
+    for number in range(20):
+        inquiry.hear("github")
+        inquiry.hear(f"stranger-{number}")
+    assert len(inquiry._heard) == 10
+    assert "github" in inquiry._heard
 
 
 def card(status: Any, seen: str, epoch: int = 1) -> ServerCard:
