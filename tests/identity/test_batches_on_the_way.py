@@ -13,6 +13,7 @@ from mqtt_agent import Agent, TaskContext, ToolClient, ToolServer
 from mqtt_agent.identity import Audit, Identity, PrivateKey, TrustedKeys
 from mqtt_agent.identity.batches import Batches
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent
+from mqtt_agent.tools.serving.answers import _signers
 from mqtt_agent.transport import Connection, InboundMessage, Proof, PublishProperties
 from proxy import Proxy
 from support import soon, until
@@ -246,3 +247,16 @@ async def test_tasks_at_once_need_few_signatures(mosquitto: Mosquitto, namespace
         made = {name: KEYS[name].signatures - before[name] for name in before}
     assert made["agent-a"] < at_once
     assert made["agent-b"] < 3 * at_once  # two events and the result of each task
+
+
+@pytest.mark.rule("SIG-13")
+def test_an_answer_is_in_a_batch_only_if_all_who_wrote_the_call_and_its_repeats_check_batches() -> None:
+    def message(signer: str | None) -> InboundMessage:
+        made = InboundMessage("call", b"")
+        made._proof = Proof(signer)
+        return made
+
+    assert _signers([message("caller"), message("caller")]) == ("caller",)
+    assert sorted(_signers([message("caller"), message("stranger")])) == ["caller", "stranger"]
+    assert _signers([message(None), message("stranger")]) == ()
+    assert _signers([]) == ()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from mqtt_agent import Connection
+from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.endpoints import copies
+from mqtt_agent.tools.serving import election
 from scripted import ScriptedBroker
 from support import soon, until
 
@@ -42,3 +45,47 @@ async def test_messages_are_sent_over_the_next_link_when_a_link_is_lost_with_the
         assert [await soon(each) for each in sending] == [0x10] * 5
         assert closed == 1
         await soon(connection.stop())
+
+
+@pytest.mark.rule("ACCESS-1")
+async def test_a_server_comes_back_although_the_broker_refuses_now_what_the_server_can_do_without(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rights of the server were taken away, or the network was lost before the broker refused."""
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    monkeypatch.setattr(election, "_ANSWERS_WITHIN", 0.02)
+    monkeypatch.setattr(copies, "_LEAST", 0.02)
+    async with ScriptedBroker(connack=(0, b"\x2a\x00")) as broker:  # a cluster may keep retained messages apart
+        server = ToolServer("weather", broker=broker.url, namespace=namespace)
+        server.add_tool("forecast", lambda: "sun")
+        await soon(server.start())
+        refused, epoch = list[str](), server.connection.epoch
+        optional = {server._answers._questions, server._election._claims_topic}
+
+        def suback(topic_filter: str) -> int | None:
+            if topic_filter not in optional:
+                return None
+            refused.append(topic_filter)
+            return 0x87
+
+        broker.change(suback=suback)
+        broker.drop(server.connection.client_id)
+        await until(lambda: server.connection.epoch > epoch and server.connection.connected)
+        assert set(refused) == optional
+        await soon(server.stop())
+
+
+@pytest.mark.rule("ACCESS-2")
+async def test_a_client_comes_back_although_the_broker_refuses_now_to_tell_it_changes(
+    namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    async with ScriptedBroker() as broker, ToolClient("caller", broker=broker.url, namespace=namespace) as client:
+        changes = client.watch_changes()
+        await until(lambda: any("/events/" in each for each in broker.subscribed))
+        epoch = client.connection.epoch
+        broker.change(suback=lambda topic_filter: 0x87 if "/events/" in topic_filter else None)
+        broker.drop(client.connection.client_id)
+        await until(lambda: client.connection.epoch > epoch and client.connection.connected)
+        await until(lambda: "hears of no changes" in caplog.text)
+        changes.close()

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
+from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
+from mqtt_agent.identity import Identity, PrivateKey, TrustedKeys
 from mqtt_agent.tools.serving import names, probe, rivals
 from mqtt_agent.wire import ServerCard, Topics
 from proxy import Proxy
@@ -122,6 +125,53 @@ async def test_a_server_that_can_get_no_answer_takes_nobody_for_gone(scripted: S
 
 
 @pytest.mark.rule("OWN-10")
+async def test_servers_that_act_only_upon_proven_messages_ask_each_other_too(
+    scripted: ScriptedBroker, namespace: str
+) -> None:
+    keys = {name: PrivateKey.new(name) for name in ("github", "jira")}
+    trusted = [key.public for key in keys.values()]
+    github, jira = (Identity(key, TrustedKeys(trusted), verify="require") for key in keys.values())
+    async with Proxy(scripted.url) as near, server("github", near.url, namespace, identity=github):
+        async with server("jira", scripted.url, namespace, identity=jira) as newcomer:
+            assert is_on_standby(newcomer, scripted, namespace)
+        await near.cut()
+        await until(lambda: scripted.session("github").writer is None)
+        async with server("jira", scripted.url, namespace, identity=jira) as newcomer:
+            assert not is_on_standby(newcomer, scripted, namespace)
+
+
+@pytest.mark.rule("OWN-10", "ACCESS-1")
+async def test_a_server_whose_connection_ends_when_it_asks_for_answers_serves_all_the_same(
+    scripted: ScriptedBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some brokers end the connection of a client that has no right to subscribe."""
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    monkeypatch.setattr(names, "PATIENCE", 0.0)
+    left_behind(scripted, namespace)
+    tries = list[str]()
+
+    def refuse(topic_filter: str) -> int | None:
+        if "/responses" in topic_filter and "jira" in topic_filter:
+            tries.append(topic_filter)
+            scripted.drop(next(client for client in scripted.sessions if "jira" in client))
+        return None
+
+    scripted.change(suback=refuse)
+    jira = server("jira", scripted.url, namespace)
+    jira.add_tool("other", lambda: "served")
+    try:
+        await soon(jira.start(), 20)
+        async with ToolClient("caller", broker=scripted.url, namespace=namespace) as client:
+            assert await soon(client.call("other", wait_online=True)) == "served"
+            assert is_on_standby(jira, scripted, namespace)
+            asked = questions(scripted, namespace, "github:dead")
+            await until(lambda: questions(scripted, namespace, "github:dead") >= asked + 2)
+            assert len(tries) == 1, "the inbox is tried again later"
+    finally:
+        await soon(jira.stop(), 20)
+
+
+@pytest.mark.rule("OWN-10")
 async def test_a_server_that_may_not_ask_takes_nobody_for_gone(scripted: ScriptedBroker, namespace: str) -> None:
     left_behind(scripted, namespace)
     dead = Topics(namespace).server_query("github:dead")
@@ -165,8 +215,10 @@ async def test_a_client_that_has_heard_the_will_of_a_server_does_not_find_it_onl
 
             await becomes(nobody)
             await reconnects(scripted, "caller", Topics(namespace).all_server_cards)
-            assert await soon(client.list_servers()) == []
-            assert await soon(client.list_tools()) == []
+            servers, tools = await soon(client.list_servers()), await soon(client.list_tools())
+            assert (list(servers), list(tools)) == ([], [])
+            for listed in (servers, tools):
+                assert listed.incomplete == ["server github: the server has lost its connection, or has died"]
 
 
 @pytest.mark.rule("LATE-7")
@@ -185,6 +237,17 @@ async def test_an_agent_that_has_heard_the_will_of_a_peer_does_not_find_it_onlin
             await becomes(nobody)
             await reconnects(scripted, "boss", Topics(namespace).all_agent_statuses)
             assert await soon(boss.peers()) == []
+
+
+def test_a_stranger_with_many_servers_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_MOST_HEARD", 10)
+    scope: Any = SimpleNamespace(connection=SimpleNamespace(epoch=1))
+    inquiry = probe.Inquiry(scope)
+    for number in range(20):
+        inquiry.hear("github")
+        inquiry.hear(f"stranger-{number}")
+    assert len(inquiry._heard) == 10
+    assert "github" in inquiry._heard
 
 
 def card(status: Any, seen: str, epoch: int = 1) -> ServerCard:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from brokers import ALL_BROKERS, Broker, Ejabberd
+from brokers import ALL_BROKERS, Broker, Ejabberd, Mosquitto
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.tools import ToolChange
 from mqtt_agent.wire import ServerCard, Topics, decode
@@ -109,3 +110,15 @@ async def test_the_will_of_an_earlier_connection_is_no_news(
         await raw.stop(end_session=True)
 
     assert await changes_until(client, asyncio.ensure_future(late_will())) == []
+
+
+async def test_a_last_will_fits_also_when_the_capabilities_are_too_long_for_it(
+    mosquitto: Mosquitto, namespace: str
+) -> None:
+    server = ToolServer("large", broker=mosquitto.url, namespace=namespace)
+
+    async def answer(*_: Any) -> None: ...
+
+    server.answer_requests(answer, {"resources": {}, "experimental": {"large": "x" * 70_000}})
+    async with server:
+        assert server.connection.connected

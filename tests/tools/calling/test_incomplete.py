@@ -10,6 +10,8 @@ from brokers import Mosquitto
 from mqtt_agent import Agent, ToolClient
 from mqtt_agent.agents import MemoryStore
 from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.tools.calling import live_catalog
+from mqtt_agent.wire import ServerCard
 from support import soon, until
 
 
@@ -31,3 +33,14 @@ async def test_no_list_is_empty_while_the_broker_is_away_and_each_is_whole_after
         await asyncio.to_thread(broker.start)
         for listed in await soon(asyncio.gather(*listing), 30):
             assert (list(listed), listed.incomplete) == ([], [])
+
+
+async def test_servers_that_are_lost_in_turn_let_no_list_wait_for_ever(
+    mosquitto: Mosquitto, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger may write cards of servers that come and go."""
+    monkeypatch.setattr(live_catalog, "RETURN_WITHIN", 0.05)
+    async with ToolClient("caller", broker=mosquitto.url, namespace=namespace) as client:
+        catalog = client._catalog
+        monkeypatch.setattr(catalog, "returns_until", lambda card: asyncio.get_running_loop().time() + 60)
+        await soon(catalog.returned(lambda: [ServerCard(server="lost-again")]))

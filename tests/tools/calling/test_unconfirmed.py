@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from brokers import Broker
 from mqtt_agent import CallHandle, ToolClient
+from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.errors import ToolUnavailable
 from packets import PacketProxy
 from support import becomes, soon, until
@@ -120,4 +121,38 @@ async def test_a_call_is_asked_for_until_a_server_that_is_silent_answers(
         await server.reply(call, status="ok", result=7)
         assert await soon(handle.result(), 20) == 7
     assert len(server.calls) == (2 if then == "has it not" else 1)
+    await soon(server.stop())
+
+
+@pytest.mark.rule("LOST-11")
+async def test_a_call_is_asked_for_by_one_task_however_often_the_connection_is_lost(
+    mosquitto: Broker, namespace: str, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_agent.tools.calling.queries._TIMEOUT", 0.02)
+    monkeypatch.setattr("mqtt_agent.tools.calling.recovery._ASKED_AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    server = StrangeServer(mosquitto.url, namespace, "odd")
+    server.silent = True
+    await soon(server.start())
+    await server.show_tool(status="online")
+    await server.show(features=["query"])
+    async with PacketProxy(mosquitto.url) as proxy:
+        client = await make_client(broker=proxy.url)
+        await offered(client, "strange")
+        proxy.hold(up=False)
+        handle = await soon(client.submit("strange", timeout=30))
+        await server.next_call()
+        for asked in (1, 2, 3):
+            await lose_the_connection(client, proxy)
+            await until(lambda asked=asked: len(server.queries) >= asked)
+        tasks, enough = list[int](), len(server.queries) + 6
+
+        def are_asked() -> bool:
+            tasks.append(sum("_ask_again" in repr(task.get_coro()) for task in asyncio.all_tasks()))
+            return len(server.queries) >= enough
+
+        await until(are_asked)
+        assert max(tasks) == 1
+        assert not handle.done
+        await soon(client.stop())
     await soon(server.stop())

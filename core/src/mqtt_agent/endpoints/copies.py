@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
-from mqtt_agent.errors import ConnectionLost, SubscriptionRefused, TopicNotAuthorized, TransportError
+from mqtt_agent.errors import ConnectionLost, TransportError
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
 from mqtt_agent.transport.subscriptions import Handler
@@ -118,11 +118,14 @@ class CardAnswers:
             return
         try:
             # With No Local, the PUBACK of an own question says whether there are other endpoints.
-            await self._connection.subscribe(self._questions, self._on_question, no_local=True)
-        except (TopicNotAuthorized, SubscriptionRefused) as error:
-            logger.info("clients at other nodes of the broker may not see the cards of this endpoint: %s", error)
+            await self._connection.subscribe(
+                self._questions, self._on_question, no_local=True, on_refused=self._on_refused
+            )
         except ConnectionLost:
             logger.debug("the reconnect will subscribe to %s", self._questions)
+
+    def _on_refused(self, error: TransportError) -> None:
+        logger.info("clients at other nodes of the broker may not see the cards of this endpoint: %s", error)
 
     async def stop(self) -> None:
         """Answer no more."""

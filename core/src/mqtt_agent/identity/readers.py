@@ -15,7 +15,8 @@ class Readers:
     """Learns from verified messages which names check the signatures of batches.
 
     A name that has once proven a message of a program that does not check them gets none any more: several programs may
-    have the name. So a message that somebody sends again can take batches away, and can give them to nobody.
+    have the name. So a message that somebody sends again can take batches away. It can give them only to a name whose
+    programs have all gone back to an earlier version, and only until the next message of this name.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, WireError
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, TransportError, WireError
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
@@ -170,12 +170,19 @@ class Listening:
             TopicNotAuthorized: The broker does not let the client hear of changes.
         """
         topic, news = self._scope.topics.all_server_events(self._scope.agent_id), self._catalog.watch()
+        refusals = list[TransportError]()
+
+        def on_refused(error: TransportError) -> None:  # now, or after a reconnect
+            refusals.append(error)
+            self._woken.set()
+
         with contextlib.suppress(ConnectionLost):  # the subscription is made when the connection is back
-            await self._scope.connection.subscribe(topic, self._on_event)
-        self._refused = False
+            await self._scope.connection.subscribe(topic, self._on_event, on_refused=on_refused)
+        self._refused = bool(refusals)
         try:
-            await self._catalog.complete()
-            while self._feeds:
+            if not refusals:
+                await self._catalog.complete()
+            while self._feeds and not refusals:
                 self._woken.clear()
                 self._tell_servers()
                 due = [card for card in self._catalog.servers() if self._tells(card) and self._is_due(card)]
@@ -188,6 +195,8 @@ class Listening:
             self._known = None
             news.close()
             await self._scope.connection.unsubscribe(topic, self._on_event)
+        if refusals:
+            raise refusals[0]
 
     async def _something(self) -> None:
         """Wait until something else may be wanted, or until servers have to be asked again."""

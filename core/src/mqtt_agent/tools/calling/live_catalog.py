@@ -142,18 +142,19 @@ class LiveCatalog(Catalog):
             except asyncio.TimeoutError:
                 return
 
-    async def returned(self, missing: Callable[[], Iterable[ServerCard]], deadline: float | None = None) -> None:
+    async def returned(self, missing: Callable[[], Iterable[ServerCard]]) -> None:
         """Wait until no server of these is missing any more that may be about to come back: for 5 s after its loss.
+
+        The wait is never longer than 5 s. Otherwise servers that are lost and come back in turn would never let it end.
 
         Args:
             missing: Returns the cards of the servers that are missing now.
-            deadline: Loop time at which to stop waiting; None for none.
         """
         loop = asyncio.get_running_loop()
+        end = loop.time() + RETURN_WITHIN
         while True:
             now = loop.time()
-            left = max(map(self.returns_until, missing()), default=now) - now
-            left = left if deadline is None else min(left, deadline - now)
+            left = min(end, max(map(self.returns_until, missing()), default=now)) - now
             if left <= 0:
                 return
             try:
@@ -400,8 +401,10 @@ class LiveCatalog(Catalog):
             self._faults.refuse(message, "a card for another name than its topic's", card.server)
             return
         self._note_age(card, message.message_expiry)
-        if self._outlived.is_over(card, self.server(server), retained=message.retain):
-            card = card.model_copy(update={"status": "offline"})
+        before = self.server(server)
+        if self._outlived.is_over(card, before, retained=message.retain):
+            lost = None if before is None else before.unavailable
+            card = card.model_copy(update={"status": "offline", "unavailable": lost})
         offers_wanted = not self._wanted.keys().isdisjoint(_tools_of(card))
         if offers_wanted and server not in self._servers_wanted and not _lists_itself_again(card):
             self.follow_server(server)

@@ -148,10 +148,13 @@ class Recovery:
         self._lost_servers: dict[str, _LostServer] = {}
         self._one_at_a_time = asyncio.Lock()
         self._tasks = BackgroundTasks()
+        self._asked_again: set[str] = set()
+        """The ids of the calls for which the servers are asked again in a moment."""
 
     def stop(self) -> None:
         """Cancel the recoveries that run in the background."""
         self._tasks.cancel()
+        self._asked_again.clear()
 
     # What is lost
 
@@ -279,11 +282,14 @@ class Recovery:
             open_still = not pending.handle.done and pending.resend is None
             if open_still and self._carry_out(pending, answers) is Decision.ASK_AGAIN:
                 again.append(pending)
-        if again:
+        again = [pending for pending in again if pending.handle.call_id not in self._asked_again]
+        if again:  # each call at most once, however often the connection was lost meanwhile
+            self._asked_again.update(pending.handle.call_id for pending in again)
             self._tasks.start(self._ask_again(again))
 
     async def _ask_again(self, calls: list[PendingCall]) -> None:
         await asyncio.sleep(_ASKED_AGAIN_AFTER)
+        self._asked_again.difference_update(pending.handle.call_id for pending in calls)
         self._recover_soon([pending for pending in calls if pending.unconfirmed and not pending.handle.done])
 
     async def _servers_to_ask(self, tool: str) -> list[str]:

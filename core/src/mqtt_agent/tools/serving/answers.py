@@ -70,7 +70,7 @@ class Answers:
             on_over: Called once, when the broker has confirmed the response or no response can be sent.
         """
         properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
-        readers = () if self._connection.identity is None else _signer(messages)
+        readers = () if self._connection.identity is None else _signers(messages)
         answer = _Answer(self._connection, self._server_id, call_id, reply_to, messages, properties, readers, on_over)
         answer.send(payload)
 
@@ -174,10 +174,10 @@ class _Answer:
             self._on_over()
 
 
-def _signer(messages: list[InboundMessage]) -> tuple[str, ...]:
-    """Who reads the answer to messages, if it is proven."""
-    signer = messages[-1].signer if messages else None
-    return () if signer is None else (signer,)
+def _signers(messages: list[InboundMessage]) -> tuple[str, ...]:
+    """Who reads the answer to a call and its repeats, if all of them are proven: a stranger may write a repeat."""
+    signers = {message.signer for message in messages}
+    return tuple(signer for signer in signers if signer is not None) if None not in signers else ()
 
 
 def acknowledge(messages: list[InboundMessage]) -> None:

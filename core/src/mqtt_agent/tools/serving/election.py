@@ -35,7 +35,7 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.seen import Seen
 from mqtt_agent.aio.waiting import within
-from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SubscriptionRefused, TopicNotAuthorized
+from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SubscriptionRefused, TopicNotAuthorized, TransportError
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
@@ -261,9 +261,14 @@ class Election:
         elif claims and not listened:
             try:
                 # With No Local, the PUBACK of an own question says whether there are other claimants.
-                await self._connection.subscribe(self._claims_topic, self._on_question, no_local=True)
-            except (TopicNotAuthorized, SubscriptionRefused) as error:
-                logger.info("replicas at other nodes of the broker may not see that %s serves: %s", self._name, error)
+                await self._connection.subscribe(
+                    self._claims_topic, self._on_question, no_local=True, on_refused=self._on_refused
+                )
+            except (TopicNotAuthorized, SubscriptionRefused) as error:  # another handler's subscription is refused
+                self._on_refused(error)
+
+    def _on_refused(self, error: TransportError) -> None:
+        logger.info("replicas at other nodes of the broker may not see that %s serves: %s", self._name, error)
 
     async def _ask_claimants(self) -> None:
         """Ask for other claims, and wait until one is known, or until all claimants that are alive have answered."""

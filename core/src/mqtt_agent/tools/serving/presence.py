@@ -281,7 +281,11 @@ class Presence:
         card = self._server_card("offline").model_copy(update=lost)
         payload = encode(card)
         # Readers know the tools from the last online card, so a Last Will with too many tools for MQTT leaves them out.
-        return payload if len(payload) <= MAX_WILL else encode(card.model_copy(update={"tools": [], "refused": None}))
+        if len(payload) > MAX_WILL:
+            payload = encode(card.model_copy(update={"tools": [], "refused": None}))
+        if len(payload) > MAX_WILL:
+            payload = encode(card.model_copy(update={"tools": [], "refused": None, "capabilities": None}))
+        return payload
 
     async def _publish_server_card(self, status: Status) -> None:
         payload = encode(self._server_card(status))

@@ -25,6 +25,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _ANSWERS_WITHIN = 5.0
 """Seconds in which a server answers a query. A server that is about to reconnect gets the query then."""
+_FIRST_RETRY, _LONGEST_RETRY = 10.0, 300.0
+"""Seconds until an inbox is tried again in which no answer can arrive: after the first time, and at most."""
+_MOST_HEARD = 10_000
+"""How many servers that were heard are remembered. Strangers may write cards of many servers."""
 
 
 @dataclass(eq=False)
@@ -63,6 +67,8 @@ class Inquiry:
         self._asked: dict[str, _Asked] = {}
         self._inboxes: dict[bool, asyncio.Event] = {}
         """For sender-bound and plain topics: whether a message to this server's inbox has returned."""
+        self._retries: dict[bool, tuple[float, float]] = {}
+        """For inboxes in which no answer can arrive: when to try again, in loop time, and the wait after that."""
         self._asking = 0
         self._one_at_a_time = asyncio.Lock()
 
@@ -72,7 +78,10 @@ class Inquiry:
         Args:
             server: The id of the server, or the name that its replicas share.
         """
-        self._heard[server] = self._connection.epoch
+        self._heard.pop(server, None)
+        self._heard[server] = self._connection.epoch  # the latest is the last
+        if len(self._heard) > _MOST_HEARD:
+            del self._heard[next(iter(self._heard))]
 
     def hear_only(self, servers: Collection[str]) -> None:
         """Forget that other servers than these were heard, because their Last Wills will not arrive."""
@@ -139,20 +148,45 @@ class Inquiry:
         async with self._one_at_a_time:
             if self._tells == self._connection.epoch:
                 return False
-            if bound not in self._inboxes:
+            now = asyncio.get_running_loop().time()
+            at, wait = self._retries.get(bound, (now, _FIRST_RETRY))
+            if bound not in self._inboxes and now >= at:
+                self._retries[bound] = now + wait, min(2 * wait, _LONGEST_RETRY)
                 try:
                     if await self._message_itself(bound) == NO_MATCHING_SUBSCRIBERS:
                         self._tells = self._connection.epoch
+                        del self._retries[bound]
                         return False
-                    returned = self._inboxes[bound] = asyncio.Event()
-                    await self._connection.subscribe(self._inbox(bound), self._on_answer)
-                    await self._message_itself(bound)
-                    await within(returned.wait(), _ANSWERS_WITHIN)
+                    returned = asyncio.Event()
+                    if await self._open(bound, returned):
+                        await self._message_itself(bound)
+                        await within(returned.wait(), _ANSWERS_WITHIN)
+                        del self._retries[bound]
                 except (TopicNotAuthorized, SubscriptionRefused, asyncio.TimeoutError) as error:
-                    why = error or "no message to itself returned"
+                    why = str(error) or "no message to itself returned"
                     logger.info("%s cannot get answers of other servers: %s", self._scope.server_id, why)
             returned = self._inboxes.get(bound)
             return returned is not None and returned.is_set()
+
+    async def _open(self, bound: bool, returned: asyncio.Event) -> bool:
+        """Subscribe to an inbox.
+
+        Returns:
+            False when the connection is lost. The reconnect must not subscribe then: some brokers end the connection of
+            a client that has no right to subscribe, and a server works without this right.
+        """
+        epoch, inbox = self._connection.epoch, self._inbox(bound)
+        self._inboxes[bound] = returned
+        try:
+            await self._connection.subscribe(inbox, self._on_answer)
+            made = self._connection.connected and self._connection.epoch == epoch
+        except (TopicNotAuthorized, SubscriptionRefused):
+            del self._inboxes[bound]
+            raise
+        if not made:
+            del self._inboxes[bound]
+            await self._connection.unsubscribe(inbox, self._on_answer)
+        return made
 
     async def _message_itself(self, bound: bool) -> int:
         topics, own = self._scope.topics, self._scope.server_id
