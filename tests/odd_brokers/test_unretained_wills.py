@@ -98,7 +98,9 @@ async def test_a_newcomer_takes_the_name_of_a_server_that_does_not_answer(
 
 
 @pytest.mark.rule("OWN-10")
-@pytest.mark.parametrize("bound", ["prefer", "off", "require"])
+@pytest.mark.parametrize(
+    "bound", ["prefer", *(pytest.param(each, marks=pytest.mark.long) for each in ("off", "require"))]
+)
 async def test_a_newcomer_waits_for_a_server_that_answers_and_asks_it_once(
     bound: Any, scripted: ScriptedBroker, namespace: str
 ) -> None:

@@ -185,7 +185,7 @@ class TestBadFiles:
         assert len(left_out) == 5
         assert "task '0' in the store is damaged" in left_out[0]
 
-    @pytest.mark.parametrize("damage", ["state = 'gone'", "expires_at = 'soon'", "peer = x'00'", "reply_to = 7"])
+    @pytest.mark.parametrize("damage", ["state = 'gone'", "expires_at = 'soon'", "peer = x'00'", "reply_to = x'07'"])
     async def test_damaged_outlines_are_left_out_and_logged_once(
         self, path: Path, damage: str, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -8,6 +8,7 @@ the list with the checkpoint. One question waits at a time: the others are asked
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from langchain_mqtt_agent._langgraph import interrupt, scratchpad_of, send_resum
 from langchain_mqtt_agent.places import notes_of
 
 __all__ = ["answer_of", "pass_over"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _OWNER = "mqtt_agent_question"
 """The key of an entry for a question. Its value is the place that asks."""
@@ -44,8 +47,6 @@ def answer_of(config: RunnableConfig, owner: str, number: int, question: dict[st
     Raises:
         GraphInterrupt: There is no answer yet. The interrupt is this question, or another question of the same node
             that was asked before this one.
-        RuntimeError: The run was resumed with an answer for an interrupt of the program's own code that runs at the
-            same time.
     """
     answers: list[Any] = scratchpad_of(config).resume
     with _lock:
@@ -54,9 +55,11 @@ def answer_of(config: RunnableConfig, owner: str, number: int, question: dict[st
             if answers and _names(answers[-1]) is not None:
                 _take(config, answers)
             elif scratchpad_of(config).get_null_resume(True) is not None:
-                raise RuntimeError(
-                    f"the question {question.get('prompt')!r:.80} and an interrupt of the program itself wait in one "
-                    "node at the same time, and LangGraph cannot tell their answers apart: use a node for each"
+                # An earlier version of this package has written the checkpoint, or the program's own interrupt waits.
+                logger.warning(
+                    "the question %.80r is asked, and the answer with which the graph was resumed is left out: it may "
+                    "answer an interrupt of the program itself; give interrupts and tools that ask a node each",
+                    question.get("prompt"),
                 )
             at = len(answers)
             answers.append({_OWNER: owner, "number": number, "question": question})

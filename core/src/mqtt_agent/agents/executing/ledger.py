@@ -308,9 +308,13 @@ class ReceivedTasks:
                     self._store_cancel(task_id, sender, reason, reply_to, record)
                     for task_id, record in records.items()
                     if record is None or self._replies.may_touch(record, reply_to)
-                )
+                ),
+                return_exceptions=True,
             )
-        await asyncio.gather(*(self._end_canceled(each) for each in stored if each is not None))
+        await asyncio.gather(*(self._end_canceled(each) for each in stored if isinstance(each, _Canceled)))
+        for each in stored:
+            if isinstance(each, BaseException):  # the handlers of the other tasks have ended nevertheless
+                raise each
         return None not in stored
 
     async def _find_all(self, task_ids: list[str], sender: str) -> dict[str, TaskRecord | None]:
@@ -352,7 +356,7 @@ class ReceivedTasks:
         result = result_of(task_id, self._scope.agent_id, sender, ending)
         if record is not None:
             record = await self._redirect(record, reply_to)
-        elif self._early.admit(sender):
+        elif (early := self._early.admit(sender)) is not None:
             # The cancel may arrive before its task. When the task arrives, this record prevents the task from running.
             canceled = TaskRecord(
                 self.key(task_id, sender),
@@ -364,7 +368,11 @@ class ReceivedTasks:
                 reply_to=reply_to,
                 updated_at=self._early.ended_at,
             )
-            record, _ = await self._scope.store.add(canceled)
+            try:
+                record, _ = await self._scope.store.add(canceled)
+            except BaseException:
+                self._early.withdraw(early)  # the cancel is tried again
+                raise
         else:
             return None
         if record.state.terminal:
