@@ -12,6 +12,8 @@ PYTEST := -m $(if $(MEASURED),coverage run -m )pytest
 # In CI, up to three failed tests are run again, three times and alone; see docs/decisions/0022-unsteady-tests.md.
 AGAIN = $(if $(CI),|| { [ $$? = 1 ] && $(1)/python scripts/again.py $(1)/python -m pytest; })
 export COVERAGE_FILE := $(CURDIR)/.coverage
+# Each process that a test starts would compile the project's sources anew, which takes three times the time of a start.
+unexport PYTHONDONTWRITEBYTECODE
 # CrewAI pins older versions of packages that the other adapters use, so CrewAI has its own venv.
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
