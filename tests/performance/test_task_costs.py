@@ -25,7 +25,7 @@ PYTHON_CALLS_PER_DELEGATED = 1350
 PYTHON_CALLS_PER_REQUEST = 985
 """The limits are a tenth above the measured numbers, for both agents together."""
 PYTHON_CALLS_PER_DELEGATED_AT_ONCE = 1050
-HANDLES_PER_DELEGATED_AT_ONCE = 24
+HANDLES_PER_DELEGATED_AT_ONCE = 28
 """The measured numbers are 925 and 21. If each note that a result was sent were stored alone, and each confirmation of
 the broker came by a callback of its future, the numbers would be 1,165 and 30."""
 

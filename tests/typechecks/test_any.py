@@ -98,7 +98,7 @@ RESULTS = {
         *("awrap_model_call", "awrap_tool_call", "find_shell", "handle_feedback", "handle_feedback_async"),
         *("last_messages", "wrap_model_call", "wrap_tool_call"),
     },
-    "what a database returns": {"execute", "rows"},
+    "what a database returns": {"execute", "rows", "share"},
     "a type argument that may be any type": {"follow_threads", "parameters_of", "submit", "traced_handler"},
 }
 

@@ -11,7 +11,6 @@ from mqtt_agent import (
     MemoryStore,
     Password,
     PeerChange,
-    ServerCard,
     TaskContext,
     TaskEvent,
     TaskHandle,
@@ -22,6 +21,8 @@ from mqtt_agent import (
     ToolContext,
     ToolServer,
 )
+from mqtt_agent.agents import PeerList
+from mqtt_agent.tools import ServerList, ToolList
 from typing_extensions import assert_type
 
 server = ToolServer("weather", credentials=Password("name", "secret"), max_concurrency=4)
@@ -72,8 +73,8 @@ async def call_tools() -> None:
         assert_type(client, ToolClient)
         assert_type(client.agent_id, str)
         assert_type(client.connection, Connection)
-        assert_type(await client.list_tools(server="weather"), list[ToolCard])
-        assert_type(await client.list_servers(), list[ServerCard])
+        assert_type(await client.list_tools(server="weather"), ToolList)
+        assert_type(await client.list_servers(), ServerList)
         assert_type(await client.get_tool("forecast"), ToolCard | None)
         assert_type(client.watch_tools(), AsyncIterator[ToolChange])
         handle = await client.submit("forecast", {"city": "Oslo"}, timeout=3)
@@ -86,7 +87,7 @@ async def call_tools() -> None:
 
 async def give_tasks() -> None:
     async with agent:
-        assert_type(await agent.peers(capability="prose"), list[AgentCard])
+        assert_type(await agent.peers(capability="prose"), PeerList)
         assert_type(await agent.peer("writer"), AgentCard | None)
         assert_type(agent.watch_peers(), AsyncIterator[PeerChange])
         task = await agent.delegate("writer", "Write.", type="research")

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
-from mqtt_agent import AgentCard, Connection, MemoryStore, PeerChange, ServerCard, TaskEvent, ToolCard, ToolChange
+from mqtt_agent import AgentCard, Connection, MemoryStore, PeerChange, TaskEvent, ToolCard, ToolChange
+from mqtt_agent.agents import PeerList
 from mqtt_agent.sync import Agent, CallHandle, TaskContext, TaskHandle, ToolClient, ToolContext, ToolServer
+from mqtt_agent.tools import ServerList, ToolList
 from typing_extensions import assert_type
 
 server = ToolServer("weather", replica="one", max_concurrency=4)
@@ -51,8 +53,8 @@ def call_tools() -> None:
         assert_type(client, ToolClient)
         assert_type(client.agent_id, str)
         assert_type(client.connection, Connection)
-        assert_type(client.list_tools(server="weather"), list[ToolCard])
-        assert_type(client.list_servers(), list[ServerCard])
+        assert_type(client.list_tools(server="weather"), ToolList)
+        assert_type(client.list_servers(), ServerList)
         assert_type(client.get_tool("forecast"), ToolCard | None)
         assert_type(client.watch_tools(), Iterator[ToolChange])
         handle = client.submit("forecast", {"city": "Oslo"}, timeout=3)
@@ -65,7 +67,7 @@ def call_tools() -> None:
 
 def give_tasks() -> None:
     with agent:
-        assert_type(agent.peers(capability="prose"), list[AgentCard])
+        assert_type(agent.peers(capability="prose"), PeerList)
         assert_type(agent.peer("writer"), AgentCard | None)
         assert_type(agent.watch_peers(), Iterator[PeerChange])
         task = agent.delegate("writer", "Write.", type="research")

@@ -34,7 +34,7 @@ def schema_validator(what: str, schema: Any) -> jsonschema_rs.Validator:
         raise ValueError(f"{what} is not valid JSON Schema: {error}") from error
 
 
-def faults_in(error: jsonschema_rs.ValidationError) -> list[tuple[list[Any], str]]:
+def faults_in(error: jsonschema_rs.ValidationError) -> list[tuple[list[str | int], str]]:
     """The faults of a value: the path of each, and what is wrong there.
 
     Of several alternatives, such as an object or null, the closest one counts: without this choice, the error would

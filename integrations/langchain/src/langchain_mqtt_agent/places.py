@@ -42,7 +42,7 @@ def _renew_lock() -> None:
     _lock = threading.Lock()
 
 
-_executions: dict[int, tuple[Any, dict[tuple[Any, ...], int]]] = {}
+_executions: dict[int, tuple[Any, dict[tuple[object, ...], int]]] = {}
 _MAX_EXECUTIONS = 10_000
 _anew: OrderedDict[str, int] = OrderedDict()
 _MAX_ANEW = 10_000
@@ -101,7 +101,7 @@ def _count(config: RunnableConfig, *what: Any) -> int:
         return notes[key]
 
 
-def notes_of(config: RunnableConfig) -> dict[tuple[Any, ...], int]:
+def notes_of(config: RunnableConfig) -> dict[tuple[object, ...], int]:
     """What was counted in this execution of the node, by its names."""
     scratchpad = scratchpad_of(config)
     with _lock:
