@@ -202,17 +202,20 @@ class Pump:
 
     def _read_on(self, sock: BufferedSocket) -> None:
         self._behind = False
-        if not self._closed:
-            self._read(sock)
+        if not self._closed and self._read(sock) and not self._behind:
+            # The event loop may call _on_readable in this iteration too: what arrives then waits for the next one.
+            self._behind = True
+            self._loop.call_soon(self._read_on, sock)
 
-    def _read(self, sock: BufferedSocket) -> None:
+    def _read(self, sock: BufferedSocket) -> bool:
+        """Handle packets that were received, and return whether there were any."""
         client, handlers, left = self._client, self._handlers, _AT_ONCE
         try:
             while not self._closed and (packet := sock.next_packet()) is not None:
                 if left == 0:
                     self._behind = True
                     self._loop.call_soon(self._read_on, sock)
-                    return
+                    return True
                 left -= 1
                 head, body, end = packet
                 handle = handlers.get(head & 0xF0)
@@ -229,11 +232,12 @@ class Pump:
         except Exception as error:  # a broken or hostile broker must not stop the event loop
             logger.warning("%s violated the MQTT protocol, so the connection is closed: %r", self._url, error)
             self._on_broken(ConnectionLost(f"{self._url} violated the MQTT protocol"))
-            return
+            return False
         if self._queued:
             self.flush_soon()
         if not self._flush_scheduled and not self._closed:  # bytes that are sent carry the acknowledgement
             sock.acknowledge()
+        return left < _AT_ONCE
 
     def _flush(self) -> None:
         self._flush_scheduled = False
