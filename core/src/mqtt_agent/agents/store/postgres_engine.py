@@ -98,14 +98,16 @@ class PostgresEngine(Engine):
         url: The URL of the database.
         schema: The schema of the tables.
         patience: How long a batch tries to connect, in seconds.
+        make: Whether to make the tables, or to migrate older tables.
     """
 
-    def __init__(self, url: str, schema: str, patience: float) -> None:
+    def __init__(self, url: str, schema: str, patience: float, *, make: bool = True) -> None:
         self._name = label(url)
         given = conninfo.conninfo_to_dict(url)
         self._conninfo = conninfo.make_conninfo(url, **{k: v for k, v in _DEFAULTS.items() if k not in given})
         self._schema = schema
         self._patience = patience
+        self._make = make
         self._connection: Connection | None = None
         self._ending = threading.Event()
         in_child(self._after_fork)
@@ -244,7 +246,7 @@ class PostgresEngine(Engine):
     def _new_connection(self) -> Connection:
         connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         try:
-            prepare(connection, self._schema, self._name)
+            prepare(connection, self._schema, self._name, make=self._make)
         except BaseException:
             connection.close()
             raise
