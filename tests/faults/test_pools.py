@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,12 @@ async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker
     ]
     members = list(await soon(asyncio.gather(*starting), 60))
     await becomes(lambda: _is_online(planner))
-    await asyncio.sleep(11)  # until each member has renewed its lease twice, and so may find others dead
-    handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1")
-    dead = await began(members, "t-1")
-    await dead.kill()
     async with PostgresStore(agents.store_of("writer")) as store:
         view = MemberStore(store, f"{agents.namespace}/writer", "viewer", lambda beat: None)
+        await _each_has_renewed_twice(view)
+        handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1")
+        dead = await began(members, "t-1")
+        await dead.kill()
         ends_in = {each.member: each.lease for each in await view.members()}
         killed_at = asyncio.get_running_loop().time()
         assert len(ends_in) == 2
@@ -162,6 +163,18 @@ async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker
     [(_, dead_ends_in)] = [each for each in ends_in.items() if each[0] != alive.member]
     assert took < dead_ends_in
     assert await soon(handle.result(), 30) == {"square": 25}
+
+
+async def _each_has_renewed_twice(view: MemberStore) -> None:
+    """Wait until each of two members has renewed its lease twice, and so may find others dead."""
+    ends: dict[str, set[datetime]] = {}
+
+    async def renewed() -> bool:
+        for member, end in await view.rows("SELECT member, lease_until FROM {schema}.members", {}):
+            ends.setdefault(member, set()).add(end)
+        return len(ends) == 2 and all(len(each) > 2 for each in ends.values())
+
+    await becomes(renewed, 40)
 
 
 async def _one_is_left(view: MemberStore) -> bool:
@@ -339,11 +352,10 @@ async def test_the_tasks_that_a_killed_member_has_given_are_asked_for_by_another
     alive = await agents.start("boss", mosquitto.url, options=POOL)
     await dead.delegate("writer", "t-1", n=5)  # the peer has never been seen
     await dead.kill()
-    await asyncio.sleep(3 * LEASE)  # until the other member has noticed
-    store = PostgresStore(agents.store_of("boss"))
-    await agents.start("writer", mosquitto.url, executes=True)
-    async with store:
+    async with PostgresStore(agents.store_of("boss")) as store:
         view = MemberStore(store, f"{agents.namespace}/boss", "viewer", lambda beat: None)
+        await becomes(lambda: _one_is_left(view), 30)
+        await agents.start("writer", mosquitto.url, executes=True)
 
         async def is_over() -> bool:
             return await view.ended(["t-1"]) == ["t-1"]
