@@ -195,9 +195,13 @@ class PostgresStore(ThreadedStore):
     def _make_engine(self) -> Engine:
         return self.new_engine()
 
-    def new_engine(self) -> engines.PostgresEngine:
-        """Make an engine, which has a connection of its own."""
-        return self._engines.PostgresEngine(self._url, self.schema, self._patience, make=self.makes_tables)
+    def new_engine(self, **limits: float) -> engines.PostgresEngine:
+        """Make an engine, which has a connection of its own.
+
+        Args:
+            limits: ``silent_for`` and ``lock_timeout`` of the engine, in seconds.
+        """
+        return self._engines.PostgresEngine(self._url, self.schema, self._patience, make=self.makes_tables, **limits)
 
     @override
     async def _probe(self, worker: Worker) -> None:
