@@ -140,6 +140,53 @@ async def test_a_rolling_restart_loses_no_task_does_none_twice_and_is_not_seen(
 
 
 @pytest.mark.long
+async def test_the_clocks_of_the_members_may_differ(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    """Leases go by the clock of the database."""
+    [behind] = await start_pool(agents, mosquitto.url, 1, "--clock", "-3600")
+    [ahead] = await start_pool(agents, mosquitto.url, 1, "--clock", "3600")
+    await becomes(lambda: _is_online(planner))
+    watch = Watch(planner)
+    members = [behind, ahead]
+    results = await soon(asyncio.gather(*(planner.request("writer", data={"n": n}) for n in range(20))), 60)
+    assert [each["square"] for each in results] == [n * n for n in range(20)]
+    handles = [
+        await planner.delegate("writer", data={"n": n, "hangs": 1, "save": "page 3"}, task_id=f"t-{n}")
+        for n in range(4)
+    ]
+    for handle in handles:
+        owner = await began(members, handle.task_id)
+        await owner.tells("saved", task_id=handle.task_id)
+    dead = await began(members, "t-0")
+    await dead.kill()
+    assert await soon(handles[0].result(), 40) == {"square": 0, "saved": "page 3"}
+    for each in members:
+        if each is not dead:
+            assert not each.told("stopped")
+    watch.end()
+    assert "offline" not in watch.kinds
+
+
+@pytest.mark.long
+async def test_a_member_that_waits_for_its_handlers_longer_than_its_lease_keeps_their_tasks(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    stopping, other = await start_pool(agents, mosquitto.url, 2, "--drain", "30")
+    await becomes(lambda: _is_online(planner))
+    data = {"n": 5, "seconds": 3 * LEASE, "save_late": "page 3"}
+    handles = [await planner.delegate("writer", data=data, task_id=f"t-{n}") for n in range(4)]
+    for handle in handles:
+        await began([stopping, other], handle.task_id)
+    assert stopping.told("began")
+    await stopping.terminate()
+    for handle in handles:
+        assert await soon(handle.result(), 60) == {"square": 25}
+    assert agents.executions == {f"t-{n}": 1 for n in range(4)}
+    assert not any(each.told("stopped") for each in (stopping, other))
+
+
+@pytest.mark.long
 async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker_reports_it(
     agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
 ) -> None:
