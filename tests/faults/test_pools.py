@@ -18,6 +18,7 @@ from brokers import Ejabberd, Mosquitto
 from databases import Postgres, shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore
 from mqtt_agent.agents.store.members import MemberStore
+from mqtt_agent.errors import TaskFailed
 from processes import AgentProcess, AgentProcesses
 from proxy import Proxy
 from support import becomes, require, soon, until
@@ -137,6 +138,21 @@ async def test_a_rolling_restart_loses_no_task_does_none_twice_and_is_not_seen(
     assert not any(each.told("stopped") or each.told("began", attempt=2) for each in [*members, *later])
     watch.end()
     assert "offline" not in watch.kinds
+
+
+@pytest.mark.long
+async def test_a_task_that_kills_its_process_ends_when_its_handler_gives_up(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    handle = await planner.delegate("writer", data={"n": 5, "kills": 1, "gives_up_after": 2}, task_id="t-1")
+    for attempt in (1, 2):
+        await began(members, "t-1", attempt)
+        members += await start_pool(agents, mosquitto.url, 1)
+    with pytest.raises(TaskFailed, match="has killed its process before"):
+        await soon(handle.result(), 60)
+    assert (await soon(planner.request("writer", data={"n": 6}), 30)) == {"square": 36}
 
 
 @pytest.mark.long

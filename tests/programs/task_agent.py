@@ -73,6 +73,10 @@ async def work(task: TaskContext) -> Any:
         if "save" in data and task.saved is None:
             await task.save(data["save"])
             tell("saved", task_id=task.id)
+        if task.attempt > data.get("gives_up_after", task.attempt):
+            raise RuntimeError("this task has killed its process before")
+        if data.get("kills"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if task.attempt <= data.get("hangs", 0):
             await asyncio.Event().wait()
         while "waits_for" in data and not Path(data["waits_for"]).exists():
