@@ -156,6 +156,25 @@ async def test_a_task_that_kills_its_process_ends_when_its_handler_gives_up(
 
 
 @pytest.mark.long
+async def test_a_library_that_stops_all_threads_for_longer_than_the_lease_costs_an_attempt_and_no_result(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    data = {"n": 5, "freezes": 1, "freeze": 4 * LEASE, "seconds": 0.1}
+    handle = await planner.delegate("writer", data=data, task_id="t-1")
+    frozen = await began(members, "t-1")
+    other = await began(members, "t-1", 2)
+    assert other is not frozen
+    assert await soon(handle.result(), 40) == {"square": 25}
+    await until(lambda: "its handlers are canceled" in (agents.folder / "writer.log").read_text(), 40)
+    results = await soon(asyncio.gather(*(planner.request("writer", data={"n": n}) for n in range(10))), 60)
+    assert [each["square"] for each in results] == [n * n for n in range(10)]
+    assert agents.executions["t-1"] <= 2
+    assert (await planner.resume("t-1")).response == handle.response  # what the frozen member stores comes too late
+
+
+@pytest.mark.long
 async def test_the_clocks_of_the_members_may_differ(
     agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
 ) -> None:

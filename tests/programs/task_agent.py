@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -77,6 +78,8 @@ async def work(task: TaskContext) -> Any:
             raise RuntimeError("this task has killed its process before")
         if data.get("kills"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if task.attempt <= data.get("freezes", 0):
+            ctypes.PyDLL(None).sleep(int(data["freeze"]))  # no other thread of the process runs meanwhile
         if task.attempt <= data.get("hangs", 0):
             await asyncio.Event().wait()
         while "waits_for" in data and not Path(data["waits_for"]).exists():
