@@ -268,6 +268,8 @@ class PostgresEngine(Engine):
     def _new_connection(self) -> Connection:
         connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         try:
+            with self._silence.ended(connection):  # a proxy may log clients in although its server never answers
+                connection.execute("SELECT 1")
             prepare(connection, self._schema, self._name, make=self._make)
         except BaseException:
             connection.close()
