@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 from mqtt_agent import EmbeddedBroker
 from typing_extensions import Self
 
+from .forked import ForkedBroker
 from .process import Behaviour, free_port
 from .rough import through
 
@@ -26,6 +28,7 @@ class Embedded(Behaviour):
 
     def __init__(self) -> None:
         self._broker = EmbeddedBroker(port=free_port())
+        self._broker._iotcore = SimpleNamespace(Broker=ForkedBroker)  # pyright: ignore[reportPrivateUsage]
 
     @classmethod
     def missing(cls) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from mqtt_agent import ToolError, ToolServer
 from mqtt_agent.transport import PublishProperties
 from packets import Packet, PacketProxy
-from support import soon, until
+from support import soon
 
 from ..tools.conftest import MakeServer
 from .stranger import Stranger
@@ -21,13 +21,11 @@ class Tool:
     def __init__(self) -> None:
         self.began, self.go = asyncio.Event(), asyncio.Event()
         self.runs: list[int] = []
-        self.ends: list[int] = []
 
     async def run(self, n: int) -> int:
         self.runs.append(n)
         self.began.set()
         await self.go.wait()
-        self.ends.append(n)
         if n < 0:
             raise ToolError("too small")
         return n
@@ -72,53 +70,6 @@ async def test_a_call_is_acknowledged_when_the_broker_has_its_answer_and_not_bef
     assert proxy.puback(call) is None, "acknowledged before the broker has confirmed the answer"
     proxy.release()
     await in_promised_order(proxy, call, answer)
-
-
-MANY = 12
-"""More than half of the calls that may stay unacknowledged, and not so many that some are acknowledged early."""
-
-
-async def many_running(server: ToolServer, tool: Tool, proxy: PacketProxy, stranger: Stranger) -> list[Packet]:
-    """Let many calls begin, and hold back what the broker says from then on. Returns the calls."""
-    for n in range(MANY):
-        await stranger.call("work", f"c-{n}", arguments={"n": n})
-    await proxy.publish(call_topic(server), up=False, count=MANY)
-    await until(lambda: len(tool.runs) == MANY)
-    proxy.hold(up=False)
-    return proxy.published(call_topic(server), up=False)
-
-
-@pytest.mark.rule("CALL-20")
-async def test_each_of_many_calls_is_acknowledged_behind_its_answer_without_waiting_for_the_broker(
-    server: ToolServer, tool: Tool, proxy: PacketProxy, stranger: Stranger
-) -> None:
-    calls = await many_running(server, tool, proxy, stranger)
-    assert not any(proxy.puback(call) for call in calls), "acknowledged before it was answered"
-    tool.go.set()
-    pubacks = [await proxy.acknowledged(call) for call in calls]
-    answers = proxy.published(stranger.inbox, up=True)
-    assert not any(proxy.puback(answer) for answer in answers), "the broker's confirmations were held back"
-    assert all(proxy.in_order(*each) for each in zip(calls, answers, pubacks, strict=True))
-    proxy.release()
-    for n in range(MANY):
-        assert (await stranger.answer(f"c-{n}"))["result"] == n
-
-
-@pytest.mark.rule("CALL-20")
-async def test_many_calls_whose_answers_wait_for_the_broker_are_not_acknowledged(
-    server: ToolServer, tool: Tool, proxy: PacketProxy, stranger: Stranger
-) -> None:
-    calls = await many_running(server, tool, proxy, stranger)
-    window = 100  # as many messages as any broker here takes before it has confirmed the first
-    waiting = [server.connection.publish_soon(f"{server.namespace}/nobody", b"") for _ in range(window)]
-    tool.go.set()
-    await until(lambda: len(tool.ends) == MANY)
-    assert not proxy.published(stranger.inbox, up=True)
-    proxy.release()
-    await soon(asyncio.gather(*waiting))
-    pubacks = [await proxy.acknowledged(call) for call in calls]
-    answers = proxy.published(stranger.inbox, up=True)
-    assert all(proxy.in_order(*each) for each in zip(calls, answers, pubacks, strict=True))
 
 
 REFUSED: list[dict[str, Any]] = [

@@ -90,20 +90,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{ANSWER_FIRST}[mosquitto-a result]",),
     ),
     Mutation(
-        "a call is acknowledged before the broker has confirmed its answer",
-        "transport/acknowledgements.py",
-        "if self._busy:",
-        "if True:",
-        (f"{ANSWER_FIRST}[mosquitto-a result]",),
-    ),
-    Mutation(
-        "a call is acknowledged while its answer waits for the broker",
-        "tools/serving/answers.py",
-        "on_sent=self._on_sent,",
-        "on_sent=self._on_sent() or self._on_sent,",
-        (f"{ANSWERED_FIRST}::test_many_calls_whose_answers_wait_for_the_broker_are_not_acknowledged[mosquitto]",),
-    ),
-    Mutation(
         "messages are acknowledged on arrival although their handlers do it later",
         "transport/subscriptions.py",
         "if not manual:",

@@ -19,8 +19,7 @@ class Acknowledgements:
         send: Sends the PUBACK with a packet identifier.
         max_unacknowledged: When more messages than this stay unacknowledged, the oldest whose work has started are
             acknowledged before the work is done. Otherwise a broker, which sends only a limited number of messages
-            without acknowledgement, would stop sending during long work. When more than half as many stay
-            unacknowledged, an answered message is acknowledged at once, until all messages are acknowledged.
+            without acknowledgement, would stop sending during long work.
 
     Attributes:
         on_arrival: Whether each message is acknowledged as soon as its handlers have been called.
@@ -33,9 +32,6 @@ class Acknowledgements:
         self._loop = asyncio.get_running_loop()
         self._pending: deque[PendingPuback] = deque()  # in order of arrival
         self._relief: asyncio.TimerHandle | None = None
-        self._busy_above = max_unacknowledged // 2
-        self._busy = False
-        """Whether a message is acknowledged as soon as its answer is sent."""
 
     def add(self, mid: int) -> PendingPuback:
         """Add a message that its handlers will acknowledge.
@@ -44,10 +40,7 @@ class Acknowledgements:
             mid: The packet identifier of the message.
         """
         entry = PendingPuback(self, mid)
-        pending = self._pending
-        pending.append(entry)
-        if len(pending) > self._busy_above:
-            self._busy = True
+        self._pending.append(entry)
         if self.on_arrival:
             self._loop.call_soon(entry.acknowledge_on_arrival)  # the handlers are called first
         return entry
@@ -74,18 +67,6 @@ class Acknowledgements:
         pending = self._pending
         while pending and pending[0].done:
             self._send(pending.popleft().mid)
-        if not pending:
-            self._busy = False
-
-    def on_answered(self, entry: PendingPuback) -> None:
-        """Acknowledge an answered message now, if many messages are unacknowledged.
-
-        The broker gets the PUBACK after the answer, on the same network connection. A broker that sends only 20
-        messages without acknowledgement would otherwise stop until it has confirmed the answers.
-        """
-        if self._busy:
-            entry.done = True
-            self.send_due()
 
     def check_window(self) -> None:
         """Schedule an early acknowledgement when too many messages are unacknowledged."""
@@ -128,11 +109,6 @@ class PendingPuback:
         self.done = True
         self._all.send_due()
         self._all.check_window()
-
-    def answered(self) -> None:
-        """See :meth:`InboundMessage.answered`."""
-        if not self.done:
-            self._all.on_answered(self)
 
     def work_started(self) -> None:
         """See :meth:`InboundMessage.work_started`."""

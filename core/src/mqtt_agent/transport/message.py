@@ -241,9 +241,6 @@ class Acknowledgement(Protocol):
     def hold(self) -> None:
         """See :meth:`InboundMessage.hold`."""
 
-    def answered(self) -> None:
-        """See :meth:`InboundMessage.answered`."""
-
 
 class InboundMessage:
     """A message from the broker.
@@ -359,15 +356,6 @@ class InboundMessage:
         """
         if self.acknowledgement is not None:
             self.acknowledgement.work_started()
-
-    def answered(self) -> None:
-        """Note that the answer to the message was given to the network connection that the message arrived on.
-
-        When many messages are unacknowledged, the message is acknowledged now. Otherwise :meth:`acknowledge` does that
-        when the broker has confirmed the answer.
-        """
-        if self.acknowledgement is not None:
-            self.acknowledgement.answered()
 
     def hold(self) -> None:
         """Note that the message is about to be stored. Only :meth:`acknowledge` acknowledges it after this.

@@ -167,7 +167,6 @@ class Outbox:
         repeatable: bool,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
-        on_sent: Callable[[], None] | None = None,
         unsigned: UnsignedMessage | None = None,
     ) -> asyncio.Future[int]:
         """Send a message immediately, or as soon as there is a link and the broker takes more messages.
@@ -180,7 +179,6 @@ class Outbox:
             repeatable: Whether the message may be sent again over the next link.
             on_trouble: See :meth:`Connection.publish_soon`.
             on_confirmed: See :meth:`Connection.publish_soon`.
-            on_sent: See :meth:`Connection.publish_soon`.
             unsigned: Signs the message when it leaves; None when the properties have the signature, or there is none.
 
         Returns:
@@ -200,7 +198,7 @@ class Outbox:
         loop, link = self._loop or asyncio.get_running_loop(), self._link
         publication = Publication(
             *(topic, packed, properties, repeatable, self._limits, loop),
-            *(on_trouble, on_confirmed, on_sent, unsigned),
+            *(on_trouble, on_confirmed, unsigned),
         )
         if link is None or self._waiting:
             self._wait(publication)
@@ -296,8 +294,6 @@ class Outbox:
             link.publish(publication.packed, partial(self._on_puback, publication))
         else:
             link.publish_made(publication.signed, partial(self._on_puback, publication))
-        if publication.on_sent is not None:
-            publication.on_sent()
 
     def _on_puback(self, publication: Publication, reason_code: int) -> None:
         if reason_code >= 0x80 and self._send_again(publication, reason_code):

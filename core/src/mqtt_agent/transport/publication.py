@@ -30,7 +30,6 @@ class Publication:
         limits: The limits of the broker for which the message was packed; None before the first connection.
         confirmed: The reason code of the broker's PUBACK.
         expires: Loop time at which the message expires; infinite when it does not.
-        on_sent: Called each time when the message was given to a network connection.
         unsigned: Signs the message when it leaves; None when the packet has its signature already, or gets none.
         watched: Whether the message leaves the queue at once when it is given up.
         refusals: How often the broker has refused the message for a reason that may pass.
@@ -45,7 +44,6 @@ class Publication:
         "confirmed",
         "expires",
         "limits",
-        "on_sent",
         "packed",
         "properties",
         "refusals",
@@ -65,7 +63,6 @@ class Publication:
         loop: asyncio.AbstractEventLoop,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
-        on_sent: Callable[[], None] | None = None,
         unsigned: UnsignedMessage | None = None,
     ) -> None:
         self.topic: str = topic
@@ -76,7 +73,6 @@ class Publication:
         self._loop = loop
         self._on_trouble = on_trouble
         self._on_confirmed = on_confirmed
-        self.on_sent: Callable[[], None] | None = on_sent
         self.confirmed: asyncio.Future[int] = loop.create_future()
         self._expiry = properties.message_expiry
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry

@@ -91,7 +91,6 @@ class Publishing:
         repeatable: bool = True,
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
-        on_sent: Callable[[], None] | None = None,
         readers: Collection[str] = (),
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
@@ -109,7 +108,6 @@ class Publishing:
             on_confirmed: Called with the future at once when the broker has confirmed or refused the message, and soon
                 after the message has failed. A callback of the future would be called one turn of the event loop
                 later, and cost more. It must not block. It is not called when the future was canceled.
-            on_sent: Called each time when the message was given to a network connection. It must not block.
             readers: The names of all endpoints that act upon the message, if they are known. When all of them check
                 signatures of batches, the message is signed together with others that leave at the same time.
 
@@ -130,10 +128,10 @@ class Publishing:
                     with contextlib.suppress(PayloadTooLarge):  # the signature of a single message is shorter
                         return self._outbox.add(
                             *(topic, payload, retain, unsigned.properties, repeatable),
-                            *(on_trouble, on_confirmed, on_sent, unsigned),
+                            *(on_trouble, on_confirmed, unsigned),
                         )
             properties = self.identity.sign(topic, payload, properties)
-        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble, on_confirmed, on_sent)
+        return self._outbox.add(topic, payload, retain, properties, repeatable, on_trouble, on_confirmed)
 
     def check_publish(self, topic: str, payload: bytes, properties: PublishProperties = _NO_PROPERTIES) -> None:
         """Raise the errors that :meth:`publish` would raise immediately, without publishing.

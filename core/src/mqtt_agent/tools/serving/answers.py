@@ -57,10 +57,8 @@ class Answers:
     ) -> None:
         """Publish a response, and acknowledge the call when the broker has confirmed the response.
 
-        When many messages are unacknowledged, the call is acknowledged behind its response; see
-        :meth:`InboundMessage.answered`. A response that the broker does not take, for its size or otherwise, is
-        replaced by an error. When no response can be sent, the call is acknowledged nevertheless, because the call has
-        run and must not be delivered again.
+        A response that the broker does not take, for its size or otherwise, is replaced by an error. When no response
+        can be sent, the call is acknowledged nevertheless, because the call has run and must not be delivered again.
 
         Args:
             call_id: The id of the call.
@@ -137,15 +135,10 @@ class _Answer:
                 payload,
                 properties=self._properties,
                 readers=self._readers,
-                on_sent=self._on_sent,
                 on_confirmed=self._on_confirmed,
             )
         except MQTTAgentError as error:
             self._on_error(error)
-
-    def _on_sent(self) -> None:
-        for message in self._messages:
-            message.answered()
 
     def _on_confirmed(self, confirmed: asyncio.Future[int]) -> None:
         try:
