@@ -156,7 +156,7 @@ class Postgres(_Server):
             "fsync": "on" if self._durable else "off",
             "shared_buffers": "32MB",
             "max_connections": "60",
-            # The tests make hundreds of databases, and PostgreSQL would start a process for each of them again and again.
+            # The tests make hundreds of databases, and PostgreSQL would start a process for each of them all the time.
             "autovacuum": "on" if self._durable else "off",
             "autovacuum_naptime": "5s",
         }
