@@ -8,7 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from brokers import Broker
 from mqtt_agent import Agent, Connection, MemoryStore, SqliteStore, TaskContext, TaskState, errors
 from mqtt_agent.agents.executing.context import SyncTaskContext
 from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, Topics, encode
 from skips import inapplicable
@@ -569,9 +570,27 @@ class TestResults:
 
 class TestLogs:
     async def test_a_full_disk_is_told_once_and_so_is_its_end(
-        self, make_agent: MakeAgent, planner: Agent, tiny_disk: Path, caplog: pytest.LogCaptureFixture
+        self,
+        make_agent: MakeAgent,
+        planner: Agent,
+        tiny_disk: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         caplog.set_level(logging.INFO)
+        repeats, repeat = dict[object, int](), StoreRetry._repeat  # how often each piece of work was tried again
+
+        def counted(self: StoreRetry, work: Callable[[], Awaitable[Any]], what: str) -> Awaitable[Any]:
+            piece = object()
+            repeats[piece] = 0
+
+            async def count() -> Any:
+                repeats[piece] += 1
+                return await work()
+
+            return repeat(self, count, what)
+
+        monkeypatch.setattr(StoreRetry, "_repeat", counted)
         writer = make_agent("writer", store=tiny_disk / "tasks.db", max_concurrency=50)
         begun: list[int] = []
         go = asyncio.Event()
@@ -589,7 +608,7 @@ class TestLogs:
         go.set()
         tasks += [await soon(planner.delegate("writer", data=number)) for number in range(20, 40)]
         await until(lambda: told(caplog, "the disk is full"))
-        await asyncio.sleep(1.6)  # every piece of work is tried again, at least once
+        await until(lambda: len(repeats) >= 20 and all(each > 0 for each in repeats.values()), 20)
         filler.unlink()
         assert [await soon(task.result(), 20) for task in tasks] == list(range(40))
         await until(lambda: told(caplog, "works again after"))

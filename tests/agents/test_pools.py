@@ -557,7 +557,7 @@ async def test_strangers_who_say_that_a_task_is_unknown_make_other_members_send_
     first, second = [await make_member("boss", bound="off") for _ in range(2)]
     handle = await first.delegate("writer", "x", wait_online=True)
     results = second._delegations.results  # pyright: ignore[reportPrivateUsage]
-    sent, read, taken = Counter[str](), Counter[str](), 0
+    sent, read, begun, taken = Counter[str](), Counter[str](), 0, 0
 
     async def send_again(record: TaskRecord) -> None:
         sent[record.task_id] += 1
@@ -572,7 +572,8 @@ async def test_strangers_who_say_that_a_task_is_unknown_make_other_members_send_
     take_unknown = results._take_unknown  # pyright: ignore[reportPrivateUsage]
 
     async def counting(*arguments: Any) -> None:
-        nonlocal taken
+        nonlocal begun, taken
+        begun += 1
         await take_unknown(*arguments)
         taken += 1
 
@@ -581,6 +582,7 @@ async def test_strangers_who_say_that_a_task_is_unknown_make_other_members_send_
     unknown = TaskResult(task_id="q", sender="writer", to="boss", status="rejected", error=fault)
     while taken < 20:  # a share group gives each member some of the messages
         await planner.connection.publish(Topics(planner.namespace).results("boss"), encode(unknown))
+    await until(lambda: begun == taken)  # the first of them read the store
     assert sent == {handle.task_id: 1}
     assert read["nobody's"] == 1
     assert read[handle.task_id] <= 2  # once to look who has the task, and once to send it

@@ -203,14 +203,28 @@ async def test_an_agent_follows_all_others_only_for_a_while_after_a_listing(
     assert [card.name for card in await soon(planner.peers())] == ["other"]
 
 
-async def test_while_all_agents_are_watched_the_changes_of_all_are_told(
-    make_agent: MakeAgent, planner: Agent, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[listing.Listing]:
+    """Listings could end after a moment. Returns which listing could have ended, each time."""
+    could_end, end = list[listing.Listing](), listing.Listing._end
+
+    def note(self: listing.Listing) -> None:
+        end(self)
+        could_end.append(self)
+
     monkeypatch.setattr(listing, "_LISTED_FOR", 0.02)
+    monkeypatch.setattr(listing.Listing, "_end", note)
+    return could_end
+
+
+async def test_while_all_agents_are_watched_the_changes_of_all_are_told(
+    ends: list[listing.Listing], make_agent: MakeAgent, planner: Agent, watcher: Watcher
+) -> None:
     for name in ("writer", "reader"):
         await soon(make_agent(name).start())
         await until(lambda name=name: watcher.of(name) == ["online"])
-    await asyncio.sleep(0.1)  # no event announces that the listing goes on
+    ends.clear()
+    await until(lambda: ends.count(planner._peers._listing) > 2)  # the listing goes on
     await soon(make_agent("editor").start())
     await until(lambda: watcher.of("editor") == ["online"])
 

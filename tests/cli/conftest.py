@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from brokers import Embedded
+from browsers import started_chromium
 from mqtt_agent.sync import ToolServer
 
 from .terminal import Terminal
@@ -77,3 +78,21 @@ def terminal(embedded: Embedded, namespace: str, tmp_path: Path) -> Iterator[Ter
     terminal.write("wrong.py", "1 / 0")
     yield terminal
     terminal.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    yield from started_chromium()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of a new session of the browser, whose scripts must raise nothing."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    assert page.errors == []
+    context.close()

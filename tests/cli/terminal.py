@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -227,3 +228,9 @@ class Terminal:
     def close(self) -> None:
         for running in self._running:
             running.kill()
+
+
+def address(running: Running) -> str:
+    """The address that a console has printed."""
+    [found] = re.findall(r"http://127\.0\.0\.1:\d+/#token=[\w-]+", running.says("token="))
+    return found

@@ -5,20 +5,15 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
-import re
 import threading
-from collections.abc import Iterator
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
-from brokers import Embedded, find_program
+from brokers import Embedded
 from mqtt_agent.sync import ToolServer
-from support import require
 
-from .terminal import Running, Terminal
-
-playwright = pytest.importorskip("playwright.sync_api")
+from .terminal import Terminal, address
 
 HOSTILE = """
 from mqtt_agent import ToolServer
@@ -47,38 +42,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-class Chromium:
-    @staticmethod
-    def missing() -> str | None:
-        return None if find_program("chromium") else "chromium"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    require(Chromium)
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    yield page
-    assert page.errors == []
-    context.close()
-
-
-def address(running: Running) -> str:
-    [found] = re.findall(r"http://127\.0\.0\.1:\d+/#token=[\w-]+", running.says("token="))
-    return found
 
 
 def ask(url: str, path: str, headers: dict[str, str], body: str | None = None) -> tuple[int, str, dict[str, str]]:
@@ -116,6 +79,10 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     terminal.program("pool.py").says("published")
     page.locator("#agents tr", has_text="crowd").get_by_text("pool", exact=True).wait_for()
     assert "pool" not in page.locator("#agents tr", has_text="writer").inner_text()
+    assert page.locator("#pools-section").is_hidden()
+    page.locator("#agents a", has_text="crowd").click()
+    page.locator("#detail").get_by_text("start the console with --store").wait_for()
+    page.get_by_text("back").click()
     terminal.inside("delegate", "writer", "rain", "--as", "planner")
     page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
     assert "rain" not in page.content()

@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 import sys
+import uuid
 
+import psycopg
 import pytest
 from databases import shared_postgres
 from mqtt_agent import PostgresStore
-from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.agents.store import TaskKey, TaskRecord, postgres_schema
 from mqtt_agent.agents.store.members import MemberStore
 
 from .terminal import Said, Terminal
@@ -79,6 +81,31 @@ def test_the_tasks_of_an_agent_in_postgresql_are_listed(terminal: Terminal, name
         assert words in terminal.inside("tasks", "--store", wrong, "--as", "writer", code=code).err
 
 
+async def test_looking_at_a_database_makes_and_migrates_no_tables(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = shared_postgres().new_database()
+    where = ("--store", url, "--as", "writer")
+
+    def look(*words: str) -> str:
+        return terminal.inside(*words, code=1).err
+
+    async def tables() -> int:
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            found = await connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'mqtt_agent'")
+            return (await found.fetchall())[0][0]
+
+    for words in (("tasks", *where), ("tasks", "--members", *where), ("console", "--store", url)):
+        assert "has no tables in the schema mqtt_agent" in await asyncio.to_thread(look, *words)
+    assert await tables() == 0
+    with monkeypatch.context() as older:
+        older.setattr(postgres_schema, "MIGRATIONS", postgres_schema.MIGRATIONS[:1])
+        async with PostgresStore(url):
+            before = await tables()
+    assert "was made by an older version of mqtt-agent" in await asyncio.to_thread(look, "tasks", *where)
+    assert await tables() == before
+
+
 async def test_the_members_of_a_pool_are_listed_and_who_has_which_task(terminal: Terminal, namespace: str) -> None:
     owner, url = f"{namespace}/writer", shared_postgres().new_database()
     store, where = PostgresStore(url, lease=60), ("--store", url, "--as", "writer")
@@ -101,12 +128,27 @@ async def test_the_members_of_a_pool_are_listed_and_who_has_which_task(terminal:
             assert re.search(r"^busy .*ends in \d+\.\d s +1 *$", (await tell(*where, "--members")).out, re.MULTILINE)
             lines = (await tell(*where, "--received", "--json")).lines
             assert [(each["task_id"], each["member"]) for each in lines] == [("t-1", "busy"), ("t-2", None)]
+            seen = (await tell("--store", await _for_a_reader(url), "--as", "writer", "--members", "--json")).lines
+            assert [each["member"] for each in seen] == ["busy", "idle"]
             heads, first, second = (await tell(*where, "--received")).out.splitlines()
             assert (heads.split()[3], first.split()[3], "busy" in second) == ("member", "busy", False)
         finally:
             await busy.leave()
             await idle.leave()
     assert "only a pool has members" in (await tell("--members", code=2)).err
+
+
+async def _for_a_reader(url: str) -> str:
+    """The URL of a new user who may only read the tables."""
+    name = f"reader_{uuid.uuid4().hex[:8]}"
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        for line in (
+            f"CREATE ROLE {name} LOGIN",
+            f"GRANT USAGE ON SCHEMA mqtt_agent TO {name}",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA mqtt_agent TO {name}",
+        ):
+            await connection.execute(line.encode())
+    return re.sub(r"//\w+@", f"//{name}@", url)
 
 
 def test_an_unknown_task_is_told(terminal: Terminal) -> None:

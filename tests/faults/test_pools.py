@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from brokers import Ejabberd, Mosquitto
 from databases import Postgres, shared_postgres
 from mqtt_agent import Agent, MemoryStore, PostgresStore
 from mqtt_agent.agents.store.members import MemberStore
+from mqtt_agent.errors import TaskFailed
 from processes import AgentProcess, AgentProcesses
 from proxy import Proxy
 from support import becomes, require, soon, until
@@ -139,6 +141,87 @@ async def test_a_rolling_restart_loses_no_task_does_none_twice_and_is_not_seen(
 
 
 @pytest.mark.long
+async def test_a_task_that_kills_its_process_ends_when_its_handler_gives_up(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    handle = await planner.delegate("writer", data={"n": 5, "kills": 1, "gives_up_after": 2}, task_id="t-1")
+    for attempt in (1, 2):
+        await began(members, "t-1", attempt)
+        members += await start_pool(agents, mosquitto.url, 1)
+    with pytest.raises(TaskFailed, match="has killed its process before"):
+        await soon(handle.result(), 60)
+    assert (await soon(planner.request("writer", data={"n": 6}), 30)) == {"square": 36}
+
+
+@pytest.mark.long
+async def test_a_library_that_stops_all_threads_for_longer_than_the_lease_costs_an_attempt_and_no_result(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    members = await start_pool(agents, mosquitto.url, 2)
+    await becomes(lambda: _is_online(planner))
+    data = {"n": 5, "freezes": 1, "freeze": 4 * LEASE, "seconds": 0.1}
+    handle = await planner.delegate("writer", data=data, task_id="t-1")
+    frozen = await began(members, "t-1")
+    other = await began(members, "t-1", 2)
+    assert other is not frozen
+    assert await soon(handle.result(), 40) == {"square": 25}
+    await until(lambda: "its handlers are canceled" in (agents.folder / "writer.log").read_text(), 40)
+    results = await soon(asyncio.gather(*(planner.request("writer", data={"n": n}) for n in range(10))), 60)
+    assert [each["square"] for each in results] == [n * n for n in range(10)]
+    assert agents.executions["t-1"] <= 2
+    assert (await planner.resume("t-1")).response == handle.response  # what the frozen member stores comes too late
+
+
+@pytest.mark.long
+async def test_the_clocks_of_the_members_may_differ(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    """Leases go by the clock of the database."""
+    [behind] = await start_pool(agents, mosquitto.url, 1, "--clock", "-3600")
+    [ahead] = await start_pool(agents, mosquitto.url, 1, "--clock", "3600")
+    await becomes(lambda: _is_online(planner))
+    watch = Watch(planner)
+    members = [behind, ahead]
+    results = await soon(asyncio.gather(*(planner.request("writer", data={"n": n}) for n in range(20))), 60)
+    assert [each["square"] for each in results] == [n * n for n in range(20)]
+    handles = [
+        await planner.delegate("writer", data={"n": n, "hangs": 1, "save": "page 3"}, task_id=f"t-{n}")
+        for n in range(4)
+    ]
+    for handle in handles:
+        owner = await began(members, handle.task_id)
+        await owner.tells("saved", task_id=handle.task_id)
+    dead = await began(members, "t-0")
+    await dead.kill()
+    assert await soon(handles[0].result(), 40) == {"square": 0, "saved": "page 3"}
+    for each in members:
+        if each is not dead:
+            assert not each.told("stopped")
+    watch.end()
+    assert "offline" not in watch.kinds
+
+
+@pytest.mark.long
+async def test_a_member_that_waits_for_its_handlers_longer_than_its_lease_keeps_their_tasks(
+    agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
+) -> None:
+    stopping, other = await start_pool(agents, mosquitto.url, 2, "--drain", "30")
+    await becomes(lambda: _is_online(planner))
+    data = {"n": 5, "seconds": 3 * LEASE, "save_late": "page 3"}
+    handles = [await planner.delegate("writer", data=data, task_id=f"t-{n}") for n in range(4)]
+    for handle in handles:
+        await began([stopping, other], handle.task_id)
+    assert stopping.told("began")
+    await stopping.terminate()
+    for handle in handles:
+        assert await soon(handle.result(), 60) == {"square": 25}
+    assert agents.executions == {f"t-{n}": 1 for n in range(4)}
+    assert not any(each.told("stopped") for each in (stopping, other))
+
+
+@pytest.mark.long
 async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker_reports_it(
     agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
 ) -> None:
@@ -147,12 +230,12 @@ async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker
     ]
     members = list(await soon(asyncio.gather(*starting), 60))
     await becomes(lambda: _is_online(planner))
-    await asyncio.sleep(11)  # until each member has renewed its lease twice, and so may find others dead
-    handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1")
-    dead = await began(members, "t-1")
-    await dead.kill()
     async with PostgresStore(agents.store_of("writer")) as store:
         view = MemberStore(store, f"{agents.namespace}/writer", "viewer", lambda beat: None)
+        await _each_has_renewed_twice(view)
+        handle = await planner.delegate("writer", data={"n": 5, "hangs": 1}, task_id="t-1")
+        dead = await began(members, "t-1")
+        await dead.kill()
         ends_in = {each.member: each.lease for each in await view.members()}
         killed_at = asyncio.get_running_loop().time()
         assert len(ends_in) == 2
@@ -162,6 +245,18 @@ async def test_a_killed_member_is_found_before_its_lease_ends_because_the_broker
     [(_, dead_ends_in)] = [each for each in ends_in.items() if each[0] != alive.member]
     assert took < dead_ends_in
     assert await soon(handle.result(), 30) == {"square": 25}
+
+
+async def _each_has_renewed_twice(view: MemberStore) -> None:
+    """Wait until each of two members has renewed its lease twice, and so may find others dead."""
+    ends: dict[str, set[datetime]] = {}
+
+    async def renewed() -> bool:
+        for member, end in await view.rows("SELECT member, lease_until FROM {schema}.members", {}):
+            ends.setdefault(member, set()).add(end)
+        return len(ends) == 2 and all(len(each) > 2 for each in ends.values())
+
+    await becomes(renewed, 40)
 
 
 async def _one_is_left(view: MemberStore) -> bool:
@@ -339,11 +434,10 @@ async def test_the_tasks_that_a_killed_member_has_given_are_asked_for_by_another
     alive = await agents.start("boss", mosquitto.url, options=POOL)
     await dead.delegate("writer", "t-1", n=5)  # the peer has never been seen
     await dead.kill()
-    await asyncio.sleep(3 * LEASE)  # until the other member has noticed
-    store = PostgresStore(agents.store_of("boss"))
-    await agents.start("writer", mosquitto.url, executes=True)
-    async with store:
+    async with PostgresStore(agents.store_of("boss")) as store:
         view = MemberStore(store, f"{agents.namespace}/boss", "viewer", lambda beat: None)
+        await becomes(lambda: _one_is_left(view), 30)
+        await agents.start("writer", mosquitto.url, executes=True)
 
         async def is_over() -> bool:
             return await view.ended(["t-1"]) == ["t-1"]

@@ -6,14 +6,17 @@ import asyncio
 import json
 import os
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from brokers import Broker, Embedded, free_port
+from databases import shared_postgres
 from mqtt_agent import Agent, MemoryStore, TaskContext, ToolContext, ToolServer
 from skips import inapplicable
 from support import becomes, soon, until
@@ -365,3 +368,67 @@ async def test_the_workers_of_gunicorn_use_a_preloaded_application(
         if server.returncode is None:
             server.kill()
             await server.wait()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not find_spec("gunicorn"), reason="gunicorn is not installed")
+async def test_the_workers_of_gunicorn_are_one_pool_that_is_recycled_and_ends_in_order(
+    broker: Broker, namespace: str, tmp_path: Path
+) -> None:
+    url, port, log = shared_postgres().new_database(), free_port(), tmp_path / "log"
+    writer = Agent("writer", broker=broker.url, namespace=namespace, store=MemoryStore())
+    begun = asyncio.Event()
+
+    @writer.on_task
+    async def work(task: TaskContext) -> str:
+        if task.prompt == "slow":
+            begun.set()
+            await asyncio.sleep(1)  # longer than the server takes to tell its workers to end
+        return f"a text about {task.prompt}"
+
+    await soon(writer.start())
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "gunicorn", "--preload", "--workers", "3"]
+    command += ["--threads", "4", "--max-requests", "6", "--graceful-timeout", "20", "--bind", f"127.0.0.1:{port}"]
+    with log.open("wb") as output:
+        server = await asyncio.create_subprocess_exec(
+            *[*command, "pool_web:application"],
+            cwd=PROGRAM.parent,
+            env={**os.environ, "MQTT_AGENT_BROKER": broker.url, "NAMESPACE": namespace, "DATABASE": url},
+            stdout=output,
+            stderr=output,
+        )
+
+    def read(path: str) -> Any:
+        deadline = time.monotonic() + 40
+        while True:  # a worker that is about to end may refuse a connection
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=40) as answer:
+                    return json.loads(answer.read())
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+    def members() -> int:
+        with psycopg.connect(url) as sql:
+            [(count,)] = sql.execute("SELECT count(*) FROM mqtt_agent.members").fetchall()
+            return count
+
+    try:
+        await until(lambda: log.read_text().count("Booting worker") == 3, 30)
+        answers: list[Any] = []
+        for start in range(0, 40, 8):
+            some = [asyncio.to_thread(read, str(number)) for number in range(start, start + 8)]
+            answers += await soon(asyncio.gather(*some), 60)
+        assert [each["value"] for each in answers] == [f"a text about {number}" for number in range(40)]
+        assert len({each["process"] for each in answers}) > 3
+        slow = asyncio.ensure_future(asyncio.to_thread(read, "slow"))
+        await soon(begun.wait(), 30)
+        server.terminate()
+        assert (await soon(slow, 30))["value"] == "a text about slow"
+        assert await soon(server.wait(), 30) == 0
+        assert await asyncio.to_thread(members) == 0
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.wait()
+        await soon(writer.stop())

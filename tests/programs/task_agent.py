@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,13 @@ parser.add_argument("--concurrency", type=int, default=8)
 parser.add_argument("--short", type=float, default=0, help="each task takes a random time of up to so many seconds")
 parser.add_argument("--bound", choices=("prefer", "require", "off"), default="prefer", help="sender-bound topics")
 parser.add_argument("--pool", action="store_true", help="several processes have this agent id")
+parser.add_argument("--drain", type=float, default=2.0, help="how long a stop waits for the handlers")
 parser.add_argument("--lease", type=float, default=3.0, help="how long the lease of a member of a pool is")
+parser.add_argument("--clock", type=float, default=0.0, help="by how many seconds the clock of the machine is wrong")
 options = parser.parse_args()
+if options.clock:
+    real_time = time.time
+    time.time = lambda: real_time() + options.clock
 
 ledger = os.open(options.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 agent = Agent(
@@ -51,7 +58,7 @@ agent = Agent(
     pool=options.pool,
     will_delay=options.will_delay,
     max_concurrency=options.concurrency,
-    drain_timeout=2,
+    drain_timeout=options.drain,
 )
 
 
@@ -67,6 +74,12 @@ async def work(task: TaskContext) -> Any:
         if "save" in data and task.saved is None:
             await task.save(data["save"])
             tell("saved", task_id=task.id)
+        if task.attempt > data.get("gives_up_after", task.attempt):
+            raise RuntimeError("this task has killed its process before")
+        if data.get("kills"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task.attempt <= data.get("freezes", 0):
+            ctypes.PyDLL(None).sleep(int(data["freeze"]))  # no other thread of the process runs meanwhile
         if task.attempt <= data.get("hangs", 0):
             await asyncio.Event().wait()
         while "waits_for" in data and not Path(data["waits_for"]).exists():
@@ -75,6 +88,8 @@ async def work(task: TaskContext) -> Any:
         count = count.get(options.agent, 0) if isinstance(count, dict) else count
         parts = [await part(task, number, data) for number in range(count)]
         await asyncio.sleep(data.get("seconds", random.uniform(0, options.short)))  # simulates work
+        if "save_late" in data:
+            await task.save(data["save_late"])
         result: Any = {"square": data["n"] ** 2}
         if parts:
             result["parts"] = parts

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import Any
 
 import pytest
 from mqtt_agent import MemoryStore, TaskContext, errors
 from mqtt_agent.agents.executing import early_cancels
 from mqtt_agent.agents.store import TaskKey, TaskRecord
+from mqtt_agent.wire import TaskState
 from support import soon, until
 from typing_extensions import override
 
@@ -82,3 +85,24 @@ async def test_one_cancel_that_is_not_stored_keeps_no_other_handler_running(make
     with pytest.raises(errors.StoreError):
         await soon(writer._received.cancel_all(names, "planner", None, given.reply_to))
     assert sorted(canceled) == ["t-0", "t-2"]
+
+
+@pytest.mark.rule("ALIMIT-8")
+@pytest.mark.parametrize("retention", [None, math.inf, 7200.0])
+async def test_a_cancel_without_its_task_is_kept_for_an_hour_also_when_tasks_are_kept_for_ever(
+    make_agent: MakeAgent, retention: float | None
+) -> None:
+    store = MemoryStore()
+    writer = make_agent("writer", store=store, retention=retention)
+    over = TaskRecord(writer._received.key("t-0", "scout"), "scout", {"task_id": "t-0"}, "0", TaskState.COMPLETED)
+    await soon(writer.start())
+    await store.add(over)
+    assert await soon(writer._received.cancel("t-1", "scout", None, None, None))
+
+    async def kept(seconds: float) -> set[str]:
+        """The tasks that are kept after some time."""
+        await store.sweep(writer._scope.owner, time.time() + seconds - writer._retention._seconds)
+        return {each.task_id for each in await store.find(writer._scope.owner, "received")}
+
+    assert await kept(3590) == {"t-0", "t-1"}
+    assert await kept(3610) == {"t-0"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from mqtt_agent.agents.store.members import MemberStore
 from mqtt_agent.agents.store.postgres_sets import Statement
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
-from support import becomes, require, soon
+from support import becomes, require, soon, until
 
 from .conftest import AGENT, new_record
 
@@ -306,6 +307,81 @@ async def test_only_a_suspect_that_has_missed_a_renewal_is_dead_before_its_lease
         engine.close()
     assert found == sorted(["alive", *left.keys() - {"missed and suspected"}])
     assert beats == [Beat(False, 1, 0)]
+
+
+async def _with_lease(store: PostgresStore, work: Callable[[Lease], None], **limits: float) -> list[Beat]:
+    """Do some work as a member that may end the leases of others. Returns what its looks have changed."""
+    beats: list[Beat] = []
+    lease = Lease(store.new_engine(**limits), store.statement, AGENT, "alive", LEASE, beats.append)
+
+    def run() -> None:
+        lease._join()
+        lease._renewals = 2
+        lease._execute(ADD_LAPSED)
+        work(lease)
+
+    try:
+        await asyncio.to_thread(run)
+    finally:
+        lease._engine.close()
+    return beats
+
+
+ADD_LAPSED = "INSERT INTO {schema}.members (agent, member, lease_until) VALUES (%(agent)s, 'lapsed', clock_timestamp())"
+AGE_OWN = (
+    "UPDATE {schema}.members SET lease_until = clock_timestamp() + make_interval(secs => %(fresh)s - 0.1)"
+    " WHERE member = %(member)s"
+)
+
+
+async def test_a_member_whose_look_was_held_up_ends_no_lease_of_others(store: PostgresStore) -> None:
+    """Such as by a slow disk. The others may have been held up too, and could not renew their leases."""
+
+    def held_up(lease: Lease) -> None:
+        lease._execute(AGE_OWN)
+        lease._look()
+
+    assert await _with_lease(store, held_up) == []
+    assert {each.member for each in await viewer(store).members()} == {"alive", "lapsed"}
+    async with await psycopg.AsyncConnection.connect(store._url) as sql:
+        await sql.execute("DELETE FROM mqtt_agent.members")
+    assert await _with_lease(store, lambda lease: lease._look()) == [Beat(False, 1, 0)]
+
+
+async def test_a_lock_on_the_tasks_keeps_no_member_from_renewing_its_lease(url: str, store: PostgresStore) -> None:
+    """Such as VACUUM FULL, REINDEX or ALTER TABLE."""
+    took: list[float] = []
+
+    def look(lease: Lease) -> None:
+        with psycopg.connect(url) as sql:
+            sql.execute("LOCK TABLE mqtt_agent.tasks IN ACCESS EXCLUSIVE MODE")
+            lease._look()  # it gives up soon
+            took.append(lease._renewals)
+            lease._renewed_at = 0.0
+            lease._renew()
+
+    assert await _with_lease(store, look, lock_timeout=0.1) == []
+    assert took == [0]  # it is sure no more
+    member = MemberStore(store, AGENT, "other", lambda beat: None)
+    await member.join()
+    assert b"1000ms" in member._lease._engine._settings  # type: ignore[union-attr]
+    await member.leave()
+
+
+@pytest.mark.long
+async def test_a_member_whose_connection_hangs_learns_that_it_has_lost_its_lease(start: Start) -> None:
+    url, beats = shared_postgres().new_database(), list[Beat]()
+    async with PostgresStore(url, lease=LEASE) as store:
+        member = MemberStore(store, AGENT, "hung", beats.append)
+        await member.join()
+        await start(url)
+        hung = member._lease._engine._connection.info.backend_pid  # type: ignore[union-attr]
+        os.kill(hung, signal.SIGSTOP)  # the server keeps the connection open, and never answers
+        try:
+            await until(lambda: any(beat.lost for beat in beats), 30)
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        await member.leave()
 
 
 async def test_anybody_may_name_any_number_of_suspects(store: PostgresStore) -> None:

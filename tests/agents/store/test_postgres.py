@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,7 +15,16 @@ import psycopg
 import pytest
 from databases import PgBouncer, Postgres, shared_pooler, shared_postgres
 from mqtt_agent import Agent
-from mqtt_agent.agents.store import PostgresStore, TaskKey, TaskRecord, lease, members, postgres, postgres_schema
+from mqtt_agent.agents.store import (
+    PostgresStore,
+    TaskKey,
+    TaskRecord,
+    lease,
+    members,
+    postgres,
+    postgres_engine,
+    postgres_schema,
+)
 from mqtt_agent.agents.store.postgres_engine import _SETTINGS  # pyright: ignore[reportPrivateUsage]
 from mqtt_agent.agents.store.postgres_schema import MIGRATIONS
 from mqtt_agent.errors import StoreError
@@ -153,6 +164,14 @@ class TestTables:
             record, _ = await soon(store.add(new_record("grüße 你好", saved="🐙")))
             assert await soon(store.get(record.key)) == record
             assert (record.task_id, record.saved) == ("grüße 你好", "🐙")
+
+    async def test_a_database_with_too_many_connections_says_what_to_do(
+        self, url: str, sql: psycopg.Connection[Any]
+    ) -> None:
+        user = f"user_{secrets.token_hex(4)}"
+        sql.execute(f"CREATE ROLE {user} LOGIN CONNECTION LIMIT 0".encode())
+        with pytest.raises(StoreError, match="has no free connection; each process needs one"):
+            await soon(PostgresStore(url.replace("postgres@", f"{user}@"), patience=0.1).open())
 
     async def test_two_schemas_are_two_stores(self, url: str) -> None:
         async with PostgresStore(url, schema="one") as one, PostgresStore(url, schema="two") as two:
@@ -552,6 +571,23 @@ class TestOpening:
             assert len(threads()) == before + 1
         await until(lambda: sessions(sql) == 1)
         assert len(threads()) == before
+
+    async def test_a_database_that_keeps_the_connection_and_never_answers_is_given_up(
+        self, url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(postgres_engine, "SILENT_FOR", 0.2)
+        async with PostgresStore(url) as store:
+            await soon(store.add(new_record("before")))
+            ours = "application_name = 'mqtt-agent' AND datname = current_database()"
+            [(process,)] = sql.execute(f"SELECT pid FROM pg_stat_activity WHERE {ours}".encode())
+            os.kill(process, signal.SIGSTOP)  # as if its disk hung, or a proxy did not notice its end
+            try:
+                with pytest.raises(StoreError, match="the change may have been made"):
+                    await soon(store.add(new_record("silent")))
+                assert (await soon(store.add(new_record("after"))))[1]
+            finally:
+                os.kill(process, signal.SIGCONT)
+        assert not [each for each in threading.enumerate() if each.name == "mqtt-agent-store"]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
     async def test_a_forked_child_opens_the_store_anew_and_the_parent_goes_on(self, url: str) -> None:

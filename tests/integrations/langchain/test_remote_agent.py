@@ -18,6 +18,8 @@ from langchain_mqtt_agent import MQTTRemoteAgent
 from mqtt_agent import Agent, MemoryStore, TaskContext, errors
 from mqtt_agent.adapting import identity
 from mqtt_agent.agents.store import default_store_path
+from mqtt_agent.transport.outbox import Outbox
+from mqtt_agent.transport.publication import Publication
 from support import becomes, soon, until
 
 Peer = Callable[..., Any]
@@ -249,8 +251,17 @@ async def test_cancelling_the_run_cancels_the_task(peer: Agent, writer: MQTTRemo
 
 
 async def test_a_run_that_is_canceled_before_it_hears_of_its_task_cancels_the_task(
-    peer: Agent, writer: MQTTRemoteAgent
+    peer: Agent, writer: MQTTRemoteAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    confirmed, confirm = threading.Event(), Outbox._on_puback
+
+    def on_puback(self: Outbox, publication: Publication, reason_code: int) -> None:
+        confirm(self, publication, reason_code)
+        if "/inbox" in publication.topic:
+            confirmed.set()
+
+    monkeypatch.setattr(Outbox, "_on_puback", on_puback)
+
     @peer.on_task
     async def handle(task: TaskContext) -> None:
         await asyncio.Event().wait()
@@ -262,7 +273,7 @@ async def test_a_run_that_is_canceled_before_it_hears_of_its_task_cancels_the_ta
     await asyncio.sleep(0)
     while not writer.agent.delegations():  # on its own thread, while this thread is blocked
         time.sleep(0.01)
-    time.sleep(0.3)  # until the broker has the task, and the confirmation waits for this event loop
+    assert confirmed.wait(20)  # the broker has the task, and the confirmation waits for this event loop
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(run)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import StoreError
 
-__all__ = ["Retention"]
+__all__ = ["Retention", "checked_retention"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 _SWEEP_EVERY = 3600.0
 """Seconds between two removals."""
+_FOR_EVER = 1000 * 365.25 * 24 * 3600.0
+"""Seconds of a retention without a limit: no task ended that long ago, and other records may say that they did."""
+
+
+def checked_retention(seconds: float | None) -> float:
+    """The retention that a person has given, in seconds. None and infinity mean a thousand years.
+
+    Raises:
+        ValueError: ``seconds`` is no positive number.
+    """
+    checked = checked_seconds(seconds, "retention")
+    return _FOR_EVER if checked is None else min(checked, _FOR_EVER)
 
 
 class Retention:
@@ -29,9 +40,7 @@ class Retention:
 
     def __init__(self, scope: Scope, seconds: float) -> None:
         self._scope = scope
-        # None means no limit: with infinity, no task is old enough to be removed.
-        checked = checked_seconds(seconds, "retention")
-        self._seconds: float = math.inf if checked is None else checked
+        self._seconds: float = checked_retention(seconds)
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:

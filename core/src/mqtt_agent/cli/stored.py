@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mqtt_agent.agents.store import PostgresStore, TaskKey, TaskRecord, TaskRole, TaskStore
-from mqtt_agent.agents.store.choosing import is_postgres_url, store_at
 from mqtt_agent.agents.store.pool_view import members as members_in
 from mqtt_agent.agents.store.pool_view import members_of
 from mqtt_agent.cli.output import first_line
 from mqtt_agent.cli.people import requester
 from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.stores import store_to_read
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.html import duration
 from mqtt_agent.wire import TaskState
@@ -46,7 +45,7 @@ async def tasks(
     if store is not None and session.settings.name is None:
         raise UsageError("name the agent whose tasks are to be listed: add --as AGENT")
     me = requester(session)
-    opened = _store_of(store) if store is not None else me.store
+    opened = store_to_read(store) if store is not None else me.store
     owner = f"{session.settings.place.namespace.strip('/')}/{me.agent_id}"
     if members:
         await _list_members(session, opened, owner, me.agent_id)
@@ -93,16 +92,6 @@ def _state(name: str) -> TaskState:
     except ValueError:
         known = ", ".join(each.value for each in TaskState)
         raise UsageError(f"there is no state {name!r}; the states are {known}") from None
-
-
-def _store_of(place: str) -> TaskStore:
-    """The store of another program's agent. A missing file is not made."""
-    if not is_postgres_url(place) and not Path(place).is_file():
-        raise UsageError(f"there is no file {place}")
-    try:
-        return store_at(place)
-    except (ImportError, ValueError) as error:
-        raise UsageError(str(error)) from error
 
 
 def _line(record: TaskRecord, member: str | None) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
+
+from mqtt_agent.agents.retention import checked_retention
 
 __all__ = ["EarlyCancel", "EarlyCancels"]
 
@@ -32,7 +33,7 @@ class EarlyCancels:
     """
 
     def __init__(self, retention: float | None) -> None:
-        self._retention = math.inf if retention is None else retention
+        self._retention = checked_retention(retention)
         self._kept: deque[EarlyCancel] = deque()
         self._by_requester: Counter[str] = Counter()
         self._total = 0
@@ -64,4 +65,4 @@ class EarlyCancels:
     @property
     def ended_at(self) -> float:
         """The end of such a task in the store, Unix seconds: so long ago that the store keeps it for an hour only."""
-        return time.time() - max(0.0, self._retention - _KEPT_FOR) if math.isfinite(self._retention) else time.time()
+        return time.time() - max(0.0, self._retention - _KEPT_FOR)

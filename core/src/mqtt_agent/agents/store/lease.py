@@ -23,6 +23,12 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _ACTIVE = ", ".join(repr(state.value) for state in sorted(ACTIVE))
 _UNTIL = "clock_timestamp() + make_interval(secs => %(lease)s)"
+# A statement may wait for a lock or a disk, and then run much later than it was sent. What has kept this member from
+# renewing its lease meanwhile may have kept the others from it too.
+_FRESH = (
+    "own.agent = %(agent)s AND own.member = %(member)s"
+    " AND own.lease_until > clock_timestamp() + make_interval(secs => %(fresh)s)"
+)
 _LIVE = "agent = %(agent)s AND lease_until > clock_timestamp()"
 
 # The row of the pool is locked until the transaction ends. So of two members that join or leave together, the second
@@ -43,6 +49,7 @@ RENEW = (
 )
 REAP = (
     "WITH lapsed AS MATERIALIZED (DELETE FROM {schema}.members WHERE agent = %(agent)s AND member <> %(member)s"
+    f" AND EXISTS (SELECT 1 FROM {{schema}}.members AS own WHERE {_FRESH})"
     " AND lease_until < clock_timestamp() + CASE WHEN member = ANY(%(suspects)s)"
     " THEN make_interval(secs => %(missed)s) ELSE make_interval() END RETURNING member),"
     " orphans AS MATERIALIZED (SELECT ctid AS place FROM {schema}.tasks AS task"
@@ -138,6 +145,7 @@ class Lease:
             "member": member,
             "lease": seconds,
             "missed": seconds * (1 - _LATE / _BEATS),
+            "fresh": seconds * (1 - _LATE / _BEATS),
         }
         self._seconds = seconds
         self._on_beat = on_beat

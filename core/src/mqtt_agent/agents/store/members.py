@@ -123,7 +123,9 @@ class MemberStore(PostgresStore):
                 loop.call_soon_threadsafe(self._note, beat)
 
         agent = escape(self._agent)
-        lease = Lease(store.new_engine(), self.statement, agent, self.member, store.lease, beat)
+        # A renewal that takes longer than the lease is too late. No lock may keep the thread from a renewal.
+        engine = store.new_engine(silent_for=store.lease, lock_timeout=max(1.0, store.lease / 6))
+        lease = Lease(engine, self.statement, agent, self.member, store.lease, beat)
         self._lease = lease  # before the wait: when the start is canceled there, the lease must be given back
         self.pool = await lease.join()
 

@@ -165,6 +165,8 @@ class PostgresStore(ThreadedStore):
     Attributes:
         schema: The schema of the tables.
         lease: How many seconds after the death of a pool's member the other members take its tasks.
+        makes_tables: Whether the store makes its tables, and migrates older ones. A program that only reads sets this
+            to False before it opens the store.
 
     Raises:
         ImportError: The package psycopg is not installed.
@@ -180,6 +182,7 @@ class PostgresStore(ThreadedStore):
         super().__init__(self._engines.label(url), "restore a backup of the database")
         self.schema: str = schema
         self.lease: float = lease
+        self.makes_tables: bool = True
         self._url = url
         self._patience = patience
         self._statements: dict[str, bytes] = {}
@@ -192,9 +195,13 @@ class PostgresStore(ThreadedStore):
     def _make_engine(self) -> Engine:
         return self.new_engine()
 
-    def new_engine(self) -> engines.PostgresEngine:
-        """Make an engine, which has a connection of its own."""
-        return self._engines.PostgresEngine(self._url, self.schema, self._patience)
+    def new_engine(self, **limits: float) -> engines.PostgresEngine:
+        """Make an engine, which has a connection of its own.
+
+        Args:
+            limits: ``silent_for`` and ``lock_timeout`` of the engine, in seconds.
+        """
+        return self._engines.PostgresEngine(self._url, self.schema, self._patience, make=self.makes_tables, **limits)
 
     @override
     async def _probe(self, worker: Worker) -> None:

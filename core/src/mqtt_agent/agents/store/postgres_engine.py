@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from mqtt_agent.agents.store.postgres_schema import prepare
 from mqtt_agent.agents.store.postgres_sets import Statement, join
+from mqtt_agent.agents.store.silence import Silence
 from mqtt_agent.agents.store.worker import Engine, Job, Outcome
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import StoreError
@@ -45,6 +46,9 @@ _SETTINGS = b"""SELECT set_config('lock_timeout', '20s', true), set_config('stat
         ELSE current_setting('synchronous_commit') END, true)"""
 
 _LOCK = b"SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent lock ' || %s, 0))"
+
+SILENT_FOR = 90.0
+"""Seconds after which a database that does not answer a transaction is given up. It ends each statement earlier."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 """Seconds until the next attempt to connect."""
@@ -98,14 +102,29 @@ class PostgresEngine(Engine):
         url: The URL of the database.
         schema: The schema of the tables.
         patience: How long a batch tries to connect, in seconds.
+        make: Whether to make the tables, or to migrate older tables.
+        silent_for: How many seconds a transaction may last before its connection is given up; None for 90 s.
+        lock_timeout: How many seconds a statement waits for a lock.
     """
 
-    def __init__(self, url: str, schema: str, patience: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        patience: float,
+        *,
+        make: bool = True,
+        silent_for: float | None = None,
+        lock_timeout: float = 20.0,
+    ) -> None:
         self._name = label(url)
         given = conninfo.conninfo_to_dict(url)
         self._conninfo = conninfo.make_conninfo(url, **{k: v for k, v in _DEFAULTS.items() if k not in given})
         self._schema = schema
         self._patience = patience
+        self._make = make
+        self._silence = Silence(SILENT_FOR if silent_for is None else silent_for)
+        self._settings = _SETTINGS.replace(b"20s", f"{lock_timeout * 1000:.0f}ms".encode())
         self._connection: Connection | None = None
         self._ending = threading.Event()
         in_child(self._after_fork)
@@ -121,7 +140,7 @@ class PostgresEngine(Engine):
     @override
     def close(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._give_up(self._connection)
 
     @override
     def hurry(self) -> None:
@@ -169,13 +188,17 @@ class PostgresEngine(Engine):
         return self._connection is not None and not isinstance(error, StoreError)
 
     def _transact(self, batch: list[Job]) -> list[Outcome]:
+        connection = self._connect()
+        with self._silence.ended(connection):
+            return self._transact_on(connection, batch)
+
+    def _transact_on(self, connection: Connection, batch: list[Job]) -> list[Outcome]:
         """Run a batch in one transaction.
 
         Raises:
             StoreError: There is no connection, or it was lost, and the transaction may have been committed.
             Exception: The database or the driver has refused a statement, and nothing was changed.
         """
-        connection = self._connect()
         steps = join([job.work for job in batch])
         cursors: list[psycopg.Cursor[tuple[Any, ...]]] = []
         failure: Exception | None = None
@@ -183,7 +206,7 @@ class PostgresEngine(Engine):
             with connection.pipeline():  # its end is the only round trip
                 try:
                     connection.execute(_BEGIN)
-                    connection.execute(_SETTINGS)
+                    connection.execute(self._settings)
                     for lock in sorted({job.work.lock for job in batch if job.work.lock is not None}):
                         connection.execute(_LOCK, (lock,))
                     for step in steps:
@@ -218,7 +241,8 @@ class PostgresEngine(Engine):
 
     def _give_up(self, connection: Connection) -> None:
         self._connection = None
-        connection.close()
+        with self._silence.closing():
+            connection.close()
 
     def _connect(self) -> Connection:
         """The connection to the database. A new one is made when there is none, or when it was lost.
@@ -244,7 +268,9 @@ class PostgresEngine(Engine):
     def _new_connection(self) -> Connection:
         connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         try:
-            prepare(connection, self._schema, self._name)
+            with self._silence.ended(connection):  # a proxy may log clients in although its server never answers
+                connection.execute("SELECT 1")
+            prepare(connection, self._schema, self._name, make=self._make)
         except BaseException:
             connection.close()
             raise
@@ -307,6 +333,11 @@ _FOR_PERSONS = _advice(
     ("permission denied|must be owner", "may not be used by this user; let the database's owner grant the rights"),
 )
 _ADVICE = _FOR_PERSONS + _advice(
+    (
+        "too many (clients|connections)|connection slots are reserved|no more connections allowed",
+        "has no free connection; each process needs one, and each member of a pool two: allow more connections, use a "
+        "pooler in transaction mode, or start fewer processes",
+    ),
     ("read-only", "is read-only, because the server is a standby; name the primary server, or all servers"),
     (
         "connection failed|connection timeout|could not|refused|starting up|shutting down|closed|consuming input",

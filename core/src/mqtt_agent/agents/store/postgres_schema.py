@@ -78,7 +78,7 @@ MIGRATIONS: list[Sequence[str]] = [
 """For each version of the tables, the statements that make the next version. ``format.version`` is their version."""
 
 
-def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
+def prepare(connection: psycopg.Connection[Any], schema: str, name: str, *, make: bool = True) -> None:
     """Make the tables, or migrate older tables to the present version. Tables of the present version are only read.
 
     A lock in the database lets one process migrate, and the others wait. The lock belongs to the transaction, so it
@@ -88,14 +88,18 @@ def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None
         connection: A connection in autocommit mode.
         schema: The schema of the tables.
         name: The store's name in messages.
+        make: Whether to make or migrate tables. Otherwise they must have the present version.
 
     Raises:
         StoreError: A newer version has made the tables, they belong to another application, or the database cannot
-            hold every text.
+            hold every text; or ``make`` is False, and there are no tables of the present version.
         psycopg.Error: The database fails.
     """
-    if _version(connection, schema, name) == len(MIGRATIONS):
+    found = _version(connection, schema, name)
+    if found == len(MIGRATIONS):
         return
+    if not make:
+        raise StoreError(f"task store {name} {_reason(schema, found)}", permanent=True)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent ' || %s, 0))", (schema,))
         version = _version(connection, schema, name)
@@ -107,6 +111,16 @@ def prepare(connection: psycopg.Connection[Any], schema: str, name: str) -> None
             for statement in statements:
                 connection.execute(statement.format(schema=schema).encode())
         connection.execute(f"UPDATE {schema}.format SET version = %s".encode(), (len(MIGRATIONS),))
+
+
+def _reason(schema: str, version: int | None) -> str:
+    """Why tables are not ready for a program that only reads them."""
+    if version is None:
+        return f"has no tables in the schema {schema}, and none were made; check the URL, or start the agent first"
+    return (
+        f"was made by an older version of mqtt-agent (its format is {version}, this version has {len(MIGRATIONS)}) "
+        "and was left as it is; start an agent of this version first, or use the older version of mqtt-agent to look"
+    )
 
 
 def _check_encoding(connection: psycopg.Connection[Any], name: str) -> None:

@@ -9,7 +9,9 @@ import queue
 from collections import deque
 from typing import Any
 
+from mqtt_agent.agents.store import PostgresStore
 from mqtt_agent.aio.waiting import within
+from mqtt_agent.cli.console.pools import Pools
 from mqtt_agent.cli.console.rows import Cards, Rows
 from mqtt_agent.cli.console.work import Item, Work, short
 from mqtt_agent.cli.watching import described
@@ -27,7 +29,7 @@ _LOAD_EVERY = 2.0
 _BEHIND = 40
 """How many updates may wait for a page. A page that is further behind is disconnected, and connects again."""
 _CANCELED = "error=canceled"
-_LISTS = ("servers", "tools", "agents", "calls", "tasks")
+_LISTS = ("servers", "tools", "agents", "pools", "calls", "tasks")
 
 
 class Model:
@@ -39,23 +41,33 @@ class Model:
         about: Facts for the head of the page.
         payloads: Whether arguments, prompts and results are shown.
         own: The name under which the console itself calls tools and gives tasks; None when it only reads.
+        store: The store of the namespace's pools, which must be open while :meth:`run` runs; None when the members of
+            pools are not shown.
     """
 
     def __init__(
-        self, connection: Connection, topics: Topics, about: dict[str, Any], *, payloads: bool, own: str | None = None
+        self,
+        connection: Connection,
+        topics: Topics,
+        about: dict[str, Any],
+        *,
+        payloads: bool,
+        own: str | None = None,
+        store: PostgresStore | None = None,
     ) -> None:
         self._connection = connection
         self._topics = topics
         self._about = about
         self._cards = Cards(topics)
         self._work = Work(payloads, own, self._cards.server_of)
+        self._pools = None if store is None else Pools(store, topics.namespace, self._work)
         self._payloads = payloads
         self._lines: deque[dict[str, Any]] = deque(maxlen=_LINES)
         self._new: deque[dict[str, Any]] = deque(maxlen=_LINES)
         self._changed = asyncio.Event()
         self._stale: set[str] = set()
         self._sent: dict[str, Rows] = {name: {} for name in _LISTS}
-        self._broker = connection.connected
+        self._state = self._present_state()
         self._pages: set[queue.Queue[str | None]] = set()
 
     async def run(self) -> None:
@@ -65,6 +77,14 @@ class Model:
             TopicNotAuthorized: The login may not subscribe to the whole namespace.
         """
         await self._connection.subscribe(f"{self._topics.namespace}/#", self._take, qos=0, snapshot=True)
+        looking = None if self._pools is None else asyncio.create_task(self._pools.run(self._on_look))
+        try:
+            await self._follow()
+        finally:
+            if looking is not None:
+                looking.cancel()
+
+    async def _follow(self) -> None:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(self._changed.wait(), _LOAD_EVERY)
@@ -73,9 +93,10 @@ class Model:
             lines = list(self._new)
             self._new.clear()
             changes = self._changes()
-            before, self._broker = self._broker, self._connection.connected
-            if self._pages and (lines or changes or before != self._broker):
-                update = json.dumps({"broker": self._broker, "changes": changes, "lines": lines}, default=str)
+            before, state = self._state, self._present_state()
+            self._state = state
+            if self._pages and (lines or changes or before != state):
+                update = json.dumps({**state, "changes": changes, "lines": lines}, default=str)
                 for page in tuple(self._pages):
                     self._send(page, update)
             await asyncio.sleep(_EVERY)
@@ -84,10 +105,15 @@ class Model:
         """Add a page. Its queue begins with everything, then come the updates. None ends it."""
         page: queue.Queue[str | None] = queue.Queue(_BEHIND)
         lines = list(self._lines)[: len(self._lines) - len(self._new)]  # the new lines come with the next update
-        everything = {"about": self._about, "broker": self._broker, "changes": self._sent, "lines": lines}
+        everything = {"about": self._about, **self._state, "changes": self._sent, "lines": lines}
         page.put_nowait(json.dumps(everything, default=str))
         self._pages.add(page)
         return page
+
+    def _present_state(self) -> dict[str, Any]:
+        """What the head of the page says: whether the broker is there, and what is wrong with the store."""
+        fault = None if self._pools is None else self._pools.fault
+        return {"broker": self._connection.connected, "store": fault}
 
     def leave(self, page: queue.Queue[str | None]) -> None:
         """Remove a page."""
@@ -107,7 +133,9 @@ class Model:
         """
         where = self._work.calls if kind == "call" else self._work.tasks
         item = where.get(name) or next((each for each in where.values() if each.row["id"] == name), None)
-        return None if item is None else {**item.row, **item.more, "events": item.events, "left_out": item.left_out}
+        if item is None:
+            return None
+        return {**item.row, **self._member(item), **item.more, "events": item.events, "left_out": item.left_out}
 
     def task(self, task_id: str) -> Item | None:
         """A task that was seen, or None."""
@@ -131,8 +159,21 @@ class Model:
             return self._cards.servers(self._work)
         if name in ("tools", "agents"):
             return self._cards.tools() if name == "tools" else self._cards.agents()
+        if name == "pools":
+            return {} if self._pools is None else self._pools.rows
         items = self._work.calls if name == "calls" else self._work.tasks
-        return {key: {**each.row, "asks": bool(each.more.get("question"))} for key, each in items.items()}
+        return {
+            key: {**each.row, **self._member(each), "asks": bool(each.more.get("question"))}
+            for key, each in items.items()
+        }
+
+    def _member(self, item: Item) -> dict[str, str]:
+        member = None if self._pools is None else self._pools.member_of(item)
+        return {} if member is None else {"member": short(member)}
+
+    def _on_look(self) -> None:
+        self._stale.update(("pools", "tasks"))
+        self._changed.set()
 
     def _send(self, page: queue.Queue[str | None], update: str) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import uuid
 from collections.abc import Coroutine
@@ -11,10 +12,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from mqtt_agent.adapting.identity import default_agent_id
+from mqtt_agent.agents.store import PostgresStore
 from mqtt_agent.cli.console.model import Model
 from mqtt_agent.cli.console.writing import Writer
 from mqtt_agent.cli.output import Output
 from mqtt_agent.cli.settings import UsageError
+from mqtt_agent.cli.stores import store_to_read
 from mqtt_agent.cli.verbs import Session, verb, while_connected
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.transport import BrokerSettings, Connection
@@ -43,10 +46,20 @@ async def console(
     allow_writes: Annotated[
         bool, typer.Option("--allow-writes", help="Let the page call tools, and give, answer and cancel tasks.")
     ] = False,
+    store: Annotated[
+        str | None,
+        typer.Option(help="The store of pools, postgresql://USER@HOST/DATABASE: shows members, and who has what."),
+    ] = None,
 ) -> None:
     """Show the namespace in the browser, live, until Ctrl-C. The login must be allowed to read all of it."""
     place, name = session.settings.place, session.settings.name
-    await show_console(session.out, place, name, port, listen=listen, payloads=payloads, allow_writes=allow_writes)
+    writes, opened = allow_writes, None if store is None else store_to_read(store)
+    if opened is not None and not isinstance(opened, PostgresStore):
+        raise UsageError("only a pool has members: give --store postgresql://USER@HOST/DATABASE, the store of the pool")
+    async with opened or contextlib.nullcontext():
+        await show_console(
+            session.out, place, name, port, listen=listen, payloads=payloads, allow_writes=writes, store=opened
+        )
 
 
 async def show_console(
@@ -58,6 +71,7 @@ async def show_console(
     listen: str = "127.0.0.1",
     payloads: bool = False,
     allow_writes: bool = False,
+    store: PostgresStore | None = None,
 ) -> None:
     """Serve the console until canceled.
 
@@ -69,6 +83,7 @@ async def show_console(
         listen: The address to listen at.
         payloads: Whether arguments, prompts and results are shown.
         allow_writes: Whether the page may call tools, and give, answer and cancel tasks.
+        store: The open store of the namespace's pools, whose members are shown.
 
     Raises:
         UsageError: The port is in use, or ``listen`` names no single address.
@@ -85,7 +100,7 @@ async def show_console(
     await connection.start()
     own = name if allow_writes else None
     about = {"broker": str(connection.url), "namespace": topics.namespace, "own": own}
-    model = Model(connection, topics, {**about, "payloads": payloads}, payloads=payloads, own=own)
+    model = Model(connection, topics, {**about, "payloads": payloads}, payloads=payloads, own=own, store=store)
     writer = Writer(place, own, model) if own is not None else None
     try:
         await _serve(out, connection, listen, port, model, writer)

@@ -15,7 +15,7 @@ from mqtt_agent.display.html import one_line
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import InboundMessage
 
-__all__ = ["Item", "Load", "Work", "browser_json", "long", "short"]
+__all__ = ["TERMINAL", "Item", "Load", "Work", "browser_json", "long", "short"]
 
 _KEPT = 300
 _FIRST, _EVENTS = 20, 200

@@ -259,21 +259,43 @@ class Recovery:
             await asyncio.gather(*(self._recover_tool(tool, pending) for tool, pending in tools.items()))
 
     async def _find_or_send(self, pending: PendingCall) -> None:
+        silent: set[str] = set()
+        while True:
+            if await self._is_found_or_sent(pending, silent):
+                return
+            await asyncio.sleep(_ASKED_AGAIN_AFTER)
+
+    async def _is_found_or_sent(self, pending: PendingCall, silent: set[str]) -> bool:
+        """Ask once for a call of an earlier process, and decide what to do with the call.
+
+        Args:
+            pending: The call.
+            silent: The servers that were asked before, when one of them did not answer. They are added here.
+
+        Returns:
+            False when the servers are to be asked again: one that is online has not answered, and may have the call.
+        """
         handle = pending.handle
-        servers, holders, all_answered, _ = await self._ask(handle.tool, [pending], self._queries.can_ask)
+        asked = await self._ask(handle.tool, [pending], self._queries.can_ask)
+        servers, holders = set(asked.servers), asked.holders
         if pending.confirmed is None:  # this process has not sent the call, so the response was kept
             for each in tuple(pending.handles):
                 each.end_if_done()
         async with self._one_at_a_time:  # a recovery that began meanwhile may send the call
             if handle.done or pending.confirmed is not None:
-                return
+                return True
+            sure = (asked.all_answered or not servers) and silent <= servers
             if handle.call_id in holders:
                 pending.moved_to(holders[handle.call_id])
-            elif servers and not all_answered and not pending.repeatable:
+            elif pending.repeatable or sure:
+                self._calls.send_again(pending)
+            elif asked.may_answer and silent <= servers:
+                silent.update(servers)
+                return False
+            else:
                 what = f"{handle.tool}: a server does not say whether it has this call of an earlier process"
                 pending.fail(ToolUnavailable(what, tool=handle.tool, call_id=handle.call_id, maybe_executed=True))
-            else:
-                self._calls.send_again(pending)
+            return True
 
     async def _recover_tool(self, tool: str, affected: list[PendingCall]) -> None:
         answers = await self._ask(tool, affected)

@@ -1,11 +1,11 @@
 // The live page: it gets everything once, then what has changed.
 import { follow } from "./ask.js";
-import { address, at, filled, linked, made, named, pool, presence, seconds, status } from "./dom.js";
+import { address, at, clock, filled, having, lease, linked, made, named, pool, presence, seconds, status } from "./dom.js";
 import { detail, place } from "./detail.js";
 import { picture } from "./sequence.js";
 
 const MOST = 100, ARROWS = 30, FAULTS = 50, REST = 2;
-const lists = { servers: new Map(), tools: new Map(), agents: new Map(), calls: new Map(), tasks: new Map() };
+const lists = { servers: new Map(), tools: new Map(), agents: new Map(), pools: new Map(), calls: new Map(), tasks: new Map() };
 const context = { about: {}, lists };
 let events = [], faults = [], lines = [];
 
@@ -70,10 +70,23 @@ const DRAW = {
     table("agents", ["agent", "status", "-description"], rows.filter(fits).sort(first).map(
       (each) => [filled("span", linked("agent", each.name), pool(each)), presence(each), each.description]), rows, online(rows));
   },
+  pools() {
+    const rows = [...lists.pools.values()], lines = [], told = context.store ?? "";
+    at("pools-section").hidden = context.store === null || context.store === undefined;
+    at("pools-fault").hidden = told === "";
+    at("pools-fault").textContent = told === "" ? "" : `not up to date: ${told}`;
+    for (const row of rows.filter(fits)) {
+      const live = row.members.filter((each) => each.live).length, all = row.members.reduce((sum, each) => sum + each.count, 0);
+      const group = [filled("span", filled("strong", linked("agent", row.name)), ` ${live} of ${row.members.length} online`), "", "", all === 1 ? "1 task" : `${all} tasks`];
+      group.group = true;
+      lines.push(group, ...row.members.map((each) => [made("span", each.member, "replica"), lease(each), clock(each.joined), having(each)]));
+    }
+    table("pools", ["pool and members", "status", "-joined", "works on"], lines, rows, `${rows.reduce((sum, each) => sum + each.members.length, 0)} members`);
+  },
   tasks() {
     const rows = [...lists.tasks.values()], asking = rows.filter((each) => each.asks).length;
     table("tasks", ["task", "from", "to", "state", "-progress", "-about"], rows.filter(fits).sort((a, b) => b.asks - a.asks || latest(a, b)).map(
-      (each) => [short(linked("task", each.id, each.id.slice(0, 8))), named(each.sender), named(each.to),
+      (each) => [short(linked("task", each.id, each.id.slice(0, 8))), named(each.sender), filled("span", named(each.to), each.member ? made("span", ` ${each.member}`, "muted") : null),
         each.asks ? linked("task", each.id, "asks a question") : status(each.error || each.state || "unknown", each.state), each.progress, each.title]),
       rows, `${rows.length} seen` + (asking ? `, ${asking} waiting for an answer` : ""));
   },
@@ -152,6 +165,7 @@ const everything = () => draw(...Object.keys(lists), "messages");
 
 function concerned(changes) {
   const [kind, name] = place();
+  if (kind === "agent" && changes.pools) return true;
   return (kind === "task" || kind === "call") && [...Object.entries(changes[kind + "s"] ?? {})].some(([key, row]) => key === name || row?.id === name);
 }
 
@@ -173,6 +187,8 @@ function take(said) {
     events = []; faults = []; lines = [];
   }
   tell(said.broker ? "live" : "lost");
+  if (said.store !== context.store) stale.add("pools");
+  context.store = said.store;
   apply(said.changes);
   if (said.lines.length) add(said.lines);
   if (said.about) {

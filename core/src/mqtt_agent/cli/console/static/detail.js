@@ -1,6 +1,6 @@
 // The page of one tool, agent, task or call.
 import { ask } from "./ask.js";
-import { at, clock, filled, linked, made, pool, presence, seconds, status } from "./dom.js";
+import { at, clock, filled, having, lease, linked, made, pool, presence, seconds, status } from "./dom.js";
 import { form, send } from "./forms.js";
 import { picture } from "./sequence.js";
 
@@ -61,8 +61,19 @@ async function toolPage(box, name, context) {
     made("p", tool.description), fields, said, filled("details", made("summary", "schema"), made("pre", JSON.stringify(tool.schema, null, 2))));
 }
 
+function members(row, found) {
+  if (!found) return row?.pool ? [made("p", "To see its members and who has which task, start the console with --store.", "muted")] : [];
+  return [made("h3", "Members"), filled("ol", ...found.members.map((each) => filled("li", each.member, " ", lease(each), " ", having(each))))];
+}
+
 function agentPage(box, name, context) {
-  const row = context.lists.agents.get(name);
+  const row = context.lists.agents.get(name), key = `agent/${name}`, found = context.lists.pools.get(name);
+  if (shown === key && parts.about === context.about && parts.members?.isConnected) { // a person may be writing a prompt
+    return parts.members.replaceChildren(...members(row, found));
+  }
+  shown = key;
+  parts = { about: context.about, members: filled("div", ...members(row, found)) };
+  parts.members.className = "members";
   const schema = { properties: { prompt: { type: "string", long: true }, data: { description: "optional JSON for the agent" } }, required: ["prompt"] };
   const [fields, said] = form(schema, "Give the task", async (values) => {
     const answer = await send("delegate", { agent: name, ...values });
@@ -72,7 +83,7 @@ function agentPage(box, name, context) {
   const tasks = [...context.lists.tasks.values()].filter((each) => each.to === name).slice(-20).reverse();
   const list = filled("ol", ...tasks.map((each) => filled("li", linked("task", each.id, each.id.slice(0, 8)), " ", status(each.state), " ", each.title ?? "")));
   box.replaceChildren(head(name, row ? presence(row) : made("span", "not seen", "muted"), row ? pool(row) : null), made("p", row?.description ?? ""),
-    made("p", (row?.capabilities ?? []).join(", "), "muted"), fields, said, list);
+    made("p", (row?.capabilities ?? []).join(", "), "muted"), parts.members, fields, said, list);
 }
 
 // A question that has another schema than an object gets one field.
@@ -118,7 +129,7 @@ function whatToDo(task, context) {
 
 function facts(kind, item) {
   const rows = kind === "task"
-    ? [["from", item.sender], ["to", item.to], ["progress", item.progress]]
+    ? [["from", item.sender], ["to", item.to], ["member", item.member], ["progress", item.progress]]
     : [["tool", item.tool], ["client", item.client], ["server", item.server], ["partial results", item.partials]];
   rows.push(["begun", clock(item.begun)], ["took", seconds(item.seconds)], ["error", item.error]);
   const list = made("dl");

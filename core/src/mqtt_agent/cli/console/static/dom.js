@@ -49,6 +49,10 @@ export function status(word, kind) {
 }
 
 export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
+// The tasks of a pool's member. The store knows them, also those that the console has not seen.
+export const having = (each) => filled("span", ...each.tasks.flatMap((task, place) => [place ? ", " : "", linked("task", task.id, task.id.slice(0, 8)), " ", status(task.state)]),
+  each.count > each.tasks.length ? made("span", ` and ${each.count - each.tasks.length} more`, "muted") : null);
+export const lease = (each) => each.live ? status("online") : status("lease ended", "failed");
 export const pool = (row) => row.pool ? made("span", " pool", "muted") : null;
 export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 const WIDE = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Extended_Pictographic}\u3000-\u303f\uff01-\uff60]/u;
