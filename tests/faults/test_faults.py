@@ -105,7 +105,7 @@ async def online(client: ToolClient, *names: str) -> None:
     async def all_there() -> bool:
         return {card.replica for card in await client.list_servers()} == set(names)
 
-    await becomes(all_there, 20)
+    await becomes(all_there, 60)  # processes start slowly on a busy machine
 
 
 @contextlib.asynccontextmanager
