@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from brokers import Broker, Ejabberd
 from mqtt_agent import Connection, ToolClient, ToolServer
+from mqtt_agent.tools.calling import live_catalog
+from mqtt_agent.tools.serving import election
 from mqtt_agent.tools.serving.election import Election
 from proxy import Proxy
 from support import becomes, soon, until
@@ -99,3 +101,7 @@ async def test_a_card_that_arrives_after_the_last_will_is_no_claim_that_stands(
 
 async def _none_online(client: ToolClient) -> bool:
     return not await client.list_servers()
+
+
+def test_a_caller_waits_for_a_takeover_for_longer_than_a_replica_asks_for_other_claims() -> None:
+    assert live_catalog._TAKEN_OVER_WITHIN > 2 * election._ANSWERS_WITHIN  # the first claim may lose its connection
