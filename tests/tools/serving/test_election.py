@@ -76,8 +76,8 @@ def is_lost(outcome: object) -> bool:
 async def answered_by(replica: str, client: ToolClient, numbers: Iterable[int], broker: Broker) -> None:
     """Make calls one after the other, which a replica answers."""
     for number in numbers:
-        call = asyncio.ensure_future(client.call("work", {"n": number}))
-        [outcome] = await soon(asyncio.gather(call, return_exceptions=True), 30)
+        call = client.call("work", {"n": number}, wait_online=behind_a_bad_network(broker))
+        [outcome] = await soon(asyncio.gather(call, return_exceptions=True), 60)
         assert outcome == replica or (is_lost(outcome) and behind_a_bad_network(broker))
 
 
