@@ -113,7 +113,7 @@ async def test_during_a_rolling_deployment_each_call_reaches_a_replica_that_it_f
     old = [spawn_named("shop", "work", schema="old") for _ in range(2)]
     await serving(client, "work", "shop", "shop")
     new = await deploy("old", "new", old)
-    await becomes(lambda: shows("new"))
+    await becomes(lambda: shows("new"), 30)
     with pytest.raises(InvalidArguments):
         await client.call("work", {"old": 0})
     await deploy("new", "old", new)

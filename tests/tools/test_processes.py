@@ -23,7 +23,7 @@ async def online(client: ToolClient, count: int) -> None:
         serving = [tool.tool for tool in await client.list_tools()]
         return len(await client.list_servers()) == count and bool(serving) == bool(count)
 
-    await becomes(all_there, 20)
+    await becomes(all_there, 60)  # processes start slowly on a busy machine
 
 
 async def ended(process: subprocess.Popen[bytes]) -> int:

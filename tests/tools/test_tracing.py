@@ -436,7 +436,7 @@ async def test_a_trace_goes_on_in_another_process(
         try:
             client = await make_client()
             with tracer.start_as_current_span("outer") as outer:
-                seen = await soon(client.call("where_am_i", wait_online=True, timeout=20), 20)
+                seen = await soon(client.call("where_am_i", wait_online=True, timeout=60), 60)
             assert process.stdout is not None
             printed = await soon(asyncio.to_thread(process.stdout.readline))
         finally:

@@ -8,9 +8,11 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from brokers import Broker, Ejabberd
+from brokers.rough import around
 from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools.serving.election import Election
@@ -57,8 +59,26 @@ async def cards(client: ToolClient, count: int) -> dict[str, ServerCard]:
         standing_by = [card for card in found.values() if card.standby]
         return len(found) == count == len(standing_by) + 1 and any(card.tools for card in found.values())
 
-    await becomes(all_there, 20)
+    await becomes(all_there, 60)
     return found
+
+
+def behind_a_bad_network(broker: Broker) -> bool:
+    """Whether further faults may happen at any time, also to the replica and the client that a test leaves alone."""
+    return broker.url != around(broker.url)
+
+
+def is_lost(outcome: object) -> bool:
+    """Whether a call ended with the error that it may have run."""
+    return isinstance(outcome, ToolUnavailable) and outcome.maybe_executed
+
+
+async def answered_by(replica: str, client: ToolClient, numbers: Iterable[int], broker: Broker) -> None:
+    """Make calls one after the other, which a replica answers."""
+    for number in numbers:
+        call = client.call("work", {"n": number}, wait_online=behind_a_bad_network(broker))
+        [outcome] = await soon(asyncio.gather(call, return_exceptions=True), 60)
+        assert outcome == replica or (is_lost(outcome) and behind_a_bad_network(broker))
 
 
 @pytest.mark.rule("SHARE-4")
@@ -180,22 +200,22 @@ async def test_who_was_away_for_longer_stands_by_when_it_is_back(
     async with Proxy(broker.url) as proxy:
         options = {"replica": "a", "will_delay": 1, "session_expiry": 60}
         async with runs.offer(ToolServer("pair", broker=proxy.url, namespace=namespace, **options)):
-            second = runs.offer(make_server("pair", replica="b"))
+            second = runs.offer(make_server("pair", replica="b", will_delay=20))
             await soon(second.start())
             client = await make_client()
             await cards(client, 2)
             await proxy.cut()
             await cards(client, 1)
             # The broker also keeps these calls in the session of the replica that is away.
-            calls = [await soon(client.call("work", {"n": n})) for n in range(30)]
-            assert calls == ["b"] * 30
+            await answered_by("b", client, range(30), broker)
             await proxy.mend()
             found = await cards(client, 2)
             assert found["pair:a"].standby
-            assert [await soon(client.call("work", {"n": n})) for n in range(30, 60)] == ["b"] * 30
+            await answered_by("b", client, range(30, 60), broker)
             await soon(second.stop(), 20)
-            assert await soon(client.call("work", {"n": 60})) == "a"
-    assert runs.by == {"b": 60, "a": 1}
+            await answered_by("a", client, range(60, 61), broker)
+    assert set(runs.calls.values()) == {1}
+    assert runs.by["a"] <= 1
 
 
 async def test_who_stands_by_again_leaves_the_calls_of_the_one_that_serves_alone_when_it_stops(
@@ -233,7 +253,7 @@ async def test_a_cut_that_nobody_notices_runs_no_call_twice(
         connection = Connection(proxy.url, client_id="pair:a", keep_alive=1, will_delay=1, session_expiry=60)
         first = runs.offer(ToolServer("pair", connection=connection, namespace=namespace, replica="a"))
         await soon(first.start())
-        await soon(runs.offer(make_server("pair", replica="b")).start())
+        await soon(runs.offer(make_server("pair", replica="b", will_delay=20)).start())
         client = await make_client()
         await cards(client, 2)
         epoch = connection.epoch
@@ -242,12 +262,13 @@ async def test_a_cut_that_nobody_notices_runs_no_call_twice(
         # it.
         calls = [asyncio.ensure_future(client.call("work", {"n": n})) for n in range(30)]
         done = await soon(asyncio.gather(*calls, return_exceptions=True), 30)
-        assert all(isinstance(error, ToolUnavailable) and error.maybe_executed for error in done)
-        assert [await soon(client.call("work", {"n": n})) for n in range(30, 60)] == ["b"] * 30
+        for outcome in done:
+            assert is_lost(outcome) or (outcome == "b" and behind_a_bad_network(broker))  # then it was sent later
+        await answered_by("b", client, range(30, 60), broker)
         proxy.release()
-        await until(lambda: connection.epoch > epoch and connection.connected, 30)
+        await until(lambda: connection.epoch > epoch and connection.connected, 60)
         assert (await cards(client, 2))["pair:a"].standby
-        assert [await soon(client.call("work", {"n": n})) for n in range(60, 90)] == ["b"] * 30
+        await answered_by("b", client, range(60, 90), broker)
         await soon(first.stop(), 20)
         await soon(connection.stop(end_session=True))
     assert set(runs.calls.values()) == {1}, "what a was given before the cut may run late, and what came after it not"

@@ -15,7 +15,7 @@ from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.listing import Listing, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
-from mqtt_agent.endpoints.retained import Retained, Source
+from mqtt_agent.endpoints.retained import PATIENCE, Retained, Source
 from mqtt_agent.errors import ConnectionLost
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.changes import ToolChanges
@@ -30,7 +30,8 @@ __all__ = ["RETURN_WITHIN", "LiveCatalog"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_TAKEN_OVER_WITHIN = 3.0  # seconds
+_TAKEN_OVER_WITHIN = PATIENCE
+"""Seconds to wait for a takeover. A replica first asks for other claims for 2 s, and its own connection may break."""
 RETURN_WITHIN: float = 5.0
 """Seconds that a listing or a request waits for a server that was lost, and that may be about to come back."""
 _SWEPT_AFTER = 1.0
@@ -128,7 +129,7 @@ class LiveCatalog(Catalog):
                 return
 
     async def taken_over(self, tool: str) -> None:
-        """Wait until a replica on standby has taken over a tool that no server serves; at most 3 s.
+        """Wait until a replica on standby has taken over a tool that no server serves; at most 15 s.
 
         Returns at once when the tool is served, or when no replica is on standby for the tool.
         """

@@ -15,9 +15,9 @@ the same name subscribes and serves, and the others are on standby. The replicas
   a claimant subscribes to the query topic of the server's name, and then asks on this topic. The broker says when no
   other claimant is subscribed. Otherwise the other claimants publish their cards again.
 * When the connection of a replica was lost, its claim is not valid until the replica has claimed again. Calls that
-  arrive meanwhile are kept if the replica's own claim still stands on the broker, because then no other replica can
-  have served. Otherwise these calls are dropped, and the replica goes to the end of the line, while it finishes the
-  calls that it has.
+  arrive meanwhile are kept if the replica's own claim was valid and still stands on the broker, because then no other
+  replica can have served. Otherwise these calls are dropped, and the replica goes to the end of the line, while it
+  finishes the calls that it has.
 
 Another replica takes over when the claim goes offline (by the Last Will, or because the claimant stops), when the
 claim is removed, or when nobody is subscribed to the claimant's query topic any more. The calls of a replica that was
@@ -163,13 +163,17 @@ class Election:
         return next((card for card in others if place_in_line(card) < own), None)
 
     def _claim_stands(self, epoch: int) -> bool:
-        """Whether the broker still has our claim of an earlier connection, so that no other replica can have served."""
+        """Whether the broker still has our valid claim of an earlier connection, so that no other can have served."""
         own = self._replicas.own(epoch)
-        if own is None or own.status != "online" or own.standby:
+        if own is None or own.status != "online" or own.standby or self._presence.late.may_have_come(epoch):
             return False
         if own.agent is not None:
             return False  # an agent's server has no Last Will, so its claim stands even when others have served since
-        return (own.started, own.epoch) != (self._presence.began, epoch)
+        ours = own.started == self._presence.began
+        if ours and own.epoch == epoch:
+            return False
+        # Only a claim that was valid lists tools. While another one was published, others may have served.
+        return bool(own.tools) or (ours and own.epoch == self._valid_in)
 
     @property
     def _serves(self) -> bool:
@@ -243,6 +247,9 @@ class Election:
             rival = next(iter(self._claims()), None)
             if rival is None:
                 await self._claim_names()
+                if self._connection.epoch != epoch:
+                    self.wake()  # this claim is not valid over the new connection, and others may have claimed since
+                    return
                 await self._connection.take_alone(self._server_id, keep=continued)
                 self._valid_in, self.serving = epoch, self._server_id
                 logger.info("replica %s serves %r at %s", self._server_id, self._name, self._connection.url)

@@ -12,6 +12,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.endpoints.late import LateMessages
 from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
 from mqtt_agent.tools.serving.scope import Scope
@@ -55,6 +56,7 @@ class Presence:
         unavailable: Why the server does not serve now what it has; None when it does.
         decided_in: The connection's epoch in which an election decided on ``serving`` and ``standby``; None where
             there are no elections.
+        late: Tells when a server card of an earlier connection may have reached the broker.
     """
 
     def __init__(self, scope: Scope, cards: dict[str, ToolCard], all_cards: dict[str, ToolCard]) -> None:
@@ -66,6 +68,7 @@ class Presence:
         self.decided_in: int | None = None
         self.about: dict[str, Any] = {}
         self.unavailable: str | None = None
+        self.late: LateMessages = LateMessages(scope.connection)
         self._scope = scope
         self._connection = scope.connection
         self._topics = scope.topics
@@ -288,15 +291,20 @@ class Presence:
         return payload
 
     async def _publish_server_card(self, status: Status) -> None:
+        if status == "online" and self._undecided:
+            return  # the election publishes the card
         payload = encode(self._server_card(status))
         if status == "online":
             self._said.append(payload)
-        await self._connection.publish(
-            self._topic,
-            payload,
-            retain=True,
-            properties=PublishProperties(message_expiry=self._offline_expiry if status == "offline" else None),
-        )
+        properties = PublishProperties(message_expiry=self._offline_expiry if status == "offline" else None)
+        with self.late.watched():
+            await self._connection.publish(self._topic, payload, retain=True, properties=properties)
+
+    @property
+    def _undecided(self) -> bool:
+        """Whether an election has not decided yet what the server card says over this connection."""
+        connection = self._connection
+        return not connection.shared_subscriptions and self.decided_in not in (None, connection.epoch)
 
     async def publish_tool_card(self, name: str, status: Status) -> None:
         """Publish the card of a tool."""
@@ -380,7 +388,7 @@ class Presence:
 
     def copies(self) -> list[tuple[str, bytes]]:
         """The topics and payloads of this server's cards, which a question is answered with."""
-        if not self.announced:
+        if not self.announced or self._undecided:
             return []
         shown: dict[str, Status] = dict.fromkeys(self.claims, "offline")  # a claim says offline on the broker too
         shown.update((name, "online") for name in (self._cards if self.serving else ()))
@@ -399,7 +407,7 @@ class Presence:
             self._refresher.note(message)
         own = message.payload in self._said
         self._stands_in = self._connection.epoch if own else None
-        if not self.announced or self.decided_in not in (None, self._connection.epoch) or own:
+        if not self.announced or self._undecided or own:
             return
         card = self._read(message, ServerCard)
         if card is None or card.status != "online":

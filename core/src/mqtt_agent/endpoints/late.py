@@ -1,0 +1,42 @@
+"""Recognizes retained messages that reach the broker only after a reconnect."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+
+from mqtt_agent.transport import Connection
+
+__all__ = ["LateMessages"]
+
+
+class LateMessages:
+    """Retained messages that were published over a connection that was lost, and were sent again over the next one.
+
+    Such a message does not show that its publisher was online in between: it may have replaced a Last Will.
+
+    Args:
+        connection: The connection that publishes the messages.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._unconfirmed = 0
+        self._late_in: int | None = None
+        """The epoch of the connection in which the broker has confirmed a message of an earlier epoch."""
+
+    @contextlib.contextmanager
+    def watched(self) -> Generator[None]:
+        """Watch whether the connection is lost before the message is confirmed that is published in this context."""
+        epoch = self._connection.epoch
+        self._unconfirmed += 1
+        try:
+            yield
+        finally:
+            self._unconfirmed -= 1
+            if self._connection.epoch != epoch:
+                self._late_in = self._connection.epoch
+
+    def may_have_come(self, epoch: int) -> bool:
+        """Whether a message of an earlier connection may have reached the broker in this epoch of the connection."""
+        return self._unconfirmed > 0 or self._late_in == epoch
