@@ -14,7 +14,7 @@ from mqtt_agent.identity.merkle import MAX_BATCH, Inclusion, Tree, batch_bytes, 
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent
 from mqtt_agent.identity.signing import Identity
 from mqtt_agent.transport import InboundMessage, PublishProperties
-from mqtt_agent.transport.packing import pack_publish
+from mqtt_agent.transport.packing import pack_publish, pack_user_property
 
 NOW = 1_800_000_000.0
 ABOUT = PublishProperties("ns/answers", b"call-1", user_properties=(("traceparent", "00-1-1-01"),))
@@ -312,7 +312,7 @@ def test_a_signature_in_a_packet_is_never_longer_than_what_was_reserved(name: st
     packed = pack_publish("ns/topic", b"", 1, False, ABOUT)
     for each in found:
         assert each is not None
-        grown = packed.with_property(*each.sign()).size - packed.size
+        grown = len(packed.with_id(1, pack_user_property(*each.sign()))) - packed.size
         assert grown <= each.longest
 
 
@@ -324,4 +324,6 @@ def test_a_packet_with_a_property_added_is_the_packet_with_all_properties(size: 
     first, second = ("first", "x" * size), ("second", "ö" * 60)
     bare = pack_publish("ns/topic", bytes(payload), qos, True, PublishProperties(**about, user_properties=(first,)))
     both = PublishProperties(**about, user_properties=(first, second))
-    assert bare.with_property(*second) == pack_publish("ns/topic", bytes(payload), qos, True, both)
+    whole = pack_publish("ns/topic", bytes(payload), qos, True, both)
+    assert bare.with_id(7, pack_user_property(*second)) == whole.with_id(7)
+    assert len(whole.with_id(7)) == whole.size
