@@ -35,8 +35,8 @@ class Screen:
     """Decides which messages of a namespace are believed to be by the senders that they name.
 
     With ``verify="log"``, a sender that is not proven is told in the log once, and the message passes. With
-    ``"require"``, the message does not pass. A call and a task pass with :attr:`InboundMessage.refusal`, so that the
-    endpoint can answer them.
+    ``"require"``, the message does not pass. A call, a task and a query pass with :attr:`InboundMessage.refusal`, so
+    that the endpoint can answer them.
 
     Each message that is received or sent gets its line in the connection's audit, if there is one.
 
@@ -63,7 +63,7 @@ class Screen:
         if not required:
             return True
         message.refusal = Refusal(why, "NOT_PROVEN")
-        return _is_request(self._topics, message.topic)
+        return _is_answered(self._topics, message.topic)
 
     def received(self, message: InboundMessage) -> None:
         """Note a message in the audit, after the handlers were called, or after it did not pass.
@@ -118,7 +118,9 @@ def why_unproven(topics: Topics, message: InboundMessage) -> str | None:
     return f"nothing proves that {sender}: {fault}"
 
 
-def _is_request(topics: Topics, topic: str) -> bool:
-    """Whether a topic is for calls or tasks, whose senders wait for an answer."""
+def _is_answered(topics: Topics, topic: str) -> bool:
+    """Whether a topic is for calls, tasks or queries, whose senders wait for an answer also when they prove nothing."""
     levels = topic[len(topics.namespace) + 1 :].split("/")
-    return (levels[:2] == ["mcp", "tools"] and levels[3:4] == ["call"]) or levels[2:3] == ["inbox"]
+    if levels[:1] == ["mcp"]:
+        return (levels[1:2], levels[3:4]) in ((["tools"], ["call"]), (["servers"], ["query"]))
+    return levels[2:3] == ["inbox"]

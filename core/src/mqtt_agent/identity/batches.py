@@ -6,12 +6,10 @@ from collections.abc import Callable, Collection
 
 from mqtt_agent.identity.keys import PrivateKey
 from mqtt_agent.identity.merkle import MAX_BATCH, Tree, batch_bytes
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, batch_text, encode_base64, longest_text
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, batch_text, encode_base64, longest_of_batch
 from mqtt_agent.transport import PublishProperties
 
 __all__ = ["Batches", "InBatch"]
-
-_PACKED = 9  # what MQTT adds to a user property: its type, two lengths, and the growth of the packet's own lengths
 
 
 class _Batch:
@@ -70,8 +68,8 @@ class Batches:
 
     Args:
         key: The key that signs.
-        begin: Returns, for a topic, a payload and the properties of a message, the beginning of the text of a signature,
-            the bytes that it signs, and the properties with everything except the signature.
+        begin: Returns, for a topic, a payload and the properties of a message, the beginning of the text of a
+            signature, the bytes that it signs, and the properties with everything except the signature.
         readers: Whether endpoints of these names check the signatures of batches.
     """
 
@@ -85,7 +83,7 @@ class Batches:
         self._begin = begin
         self._readers = readers
         self._batch = _Batch(key)
-        self._longest = longest_text(key.name) + len(SIGNATURE_PROPERTY) + _PACKED
+        self._longest = longest_of_batch(key.name)
 
     def add(
         self, topic: str, payload: bytes, properties: PublishProperties, readers: Collection[str]

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mqtt_agent.identity.merkle import MAX_BATCH, MAX_PATH, Inclusion
 
@@ -17,12 +17,13 @@ __all__ = [
     "Signature",
     "SignedContent",
     "batch_text",
-    "blank_text",
     "decode_base64",
     "encode_base64",
     "find_signature",
-    "longest_text",
+    "longest_of_batch",
+    "longest_single",
     "new_nonce",
+    "packed_size",
     "signed_bytes",
     "single_text",
 ]
@@ -37,11 +38,13 @@ _DOMAIN = "16:mqtt-agent-sig 1"
 _READS_BATCHES = "2."  # no nonce of a program that knows only version 1 begins so: base64url has no dot
 _MISSING = "-"
 _sha256 = hashlib.sha256
-_made = tuple.__new__  # the constructor of a NamedTuple takes twice as long, and each message needs two of them
+_made: Any = tuple.__new__  # the constructor of a NamedTuple takes twice as long, and each message needs two of them
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
 _MOST_DIGITS = 15
 _TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
+_LONGEST_TIME = 10**13 - 1  # in milliseconds since 1970: the year 2286, and no message expires later than in 136 years
+_PACKED = 9  # the type of a property, two lengths, and the growth of the packet's own lengths
 _BLANK_NONCE = _READS_BATCHES + 16 * "A"  # 12 bytes in base64
 _LONGEST_VALUE = (4 * _VALUE_BYTES + 2) // 3
 _LONGEST_PATH = (4 * MAX_PATH + 2) // 3
@@ -200,10 +203,7 @@ def signed_bytes(
         b"-" if content_type is None else _text(content_type),
         _sha256(payload).digest(),
     )
-    covered: list[tuple[str, str]] = []
-    for pair in user_properties:
-        if pair[0] in SIGNED_PROPERTIES:
-            covered.append(pair)
+    covered = [pair for pair in user_properties if pair[0] in SIGNED_PROPERTIES]
     return signed if not covered else signed + b"".join(_text(text) for pair in sorted(covered) for text in pair)
 
 
@@ -212,24 +212,26 @@ def single_text(stamps: str, value: bytes) -> str:
     return f"1;{stamps};{encode_base64(value)}"
 
 
-@functools.lru_cache(128)
-def blank_text(signer: str, expires: bool) -> str:
-    """A signature that proves nothing, and is as long as the one of a single message now.
+def longest_single(signer: str, *, expires: bool) -> int:
+    """The bytes that the signature of a single message adds to its packet at most.
 
     Args:
         signer: The name of the signer.
         expires: Whether the message expires.
     """
-    now = 10**12  # in milliseconds, it has as many digits as each time until the year 2286
-    return single_text(f"{signer};{now};{now if expires else 0};{_BLANK_NONCE}", bytes(_VALUE_BYTES))
+    stamps = f"{signer};{_LONGEST_TIME};{_LONGEST_TIME if expires else 0};{_BLANK_NONCE}"
+    return packed_size(SIGNATURE_PROPERTY, single_text(stamps, bytes(_VALUE_BYTES)))
 
 
-@functools.lru_cache(128)
-def longest_text(signer: str) -> int:
-    """The bytes of the longest signature of a message in a batch."""
-    stamps = f"{signer};{10**_MOST_DIGITS - 1};{10**_MOST_DIGITS - 1};{_BLANK_NONCE}"
-    text = batch_text(stamps, MAX_BATCH, MAX_BATCH - 1, bytes(MAX_PATH), encode_base64(bytes(_VALUE_BYTES)))
-    return len(text.encode(errors=_LENIENT))
+def longest_of_batch(signer: str) -> int:
+    """The bytes that the signature of a message in a batch adds to its packet at most."""
+    stamps, value = f"{signer};{_LONGEST_TIME};{_LONGEST_TIME};{_BLANK_NONCE}", encode_base64(bytes(_VALUE_BYTES))
+    return packed_size(SIGNATURE_PROPERTY, batch_text(stamps, MAX_BATCH, MAX_BATCH - 1, bytes(MAX_PATH), value))
+
+
+def packed_size(name: str, value: str) -> int:
+    """The bytes that a user property adds to a packet at most: also its type, and the growth of all lengths."""
+    return len(name.encode()) + len(value.encode(errors=_LENIENT)) + _PACKED
 
 
 def batch_text(stamps: str, size: int, number: int, path: bytes, value: str) -> str:

@@ -16,9 +16,10 @@ from mqtt_agent.identity.readers import Readers
 from mqtt_agent.identity.signatures import (
     SIGNATURE_PROPERTY,
     Signature,
-    blank_text,
     find_signature,
+    longest_single,
     new_nonce,
+    packed_size,
     signed_bytes,
     single_text,
 )
@@ -85,10 +86,12 @@ class Identity:
         self._clock = clock
         self._readers = Readers()
         self._proven: dict[tuple[bytes, bytes, int], ProvenNodes] = {}
-        """By key, signature and size: what is known of a batch, so that its other messages need no check of the signature."""
+        """What is known of a batch, by its key, signature and size, so that its other messages need no check."""
         self._statements = Statements(self.trusted.issuers) if self.trusted.issuers else None
         self._statement = None if statement is None else _own_statement(statement, self.key)
         self._warned_from = float("inf") if self._statement is None else _warned_from(self._statement)
+        self._sizes = (0, 0) if self.key is None else self._signature_sizes(self.key)
+        """The bytes of a signature in a packet: of a message that does not expire, and of one that does."""
 
     @property
     def name(self) -> str | None:
@@ -129,9 +132,7 @@ class Identity:
         """
         return None if self.key is None else Batches(self.key, self._begin, self._readers.read_batches)
 
-    def _begin(
-        self, topic: str, payload: bytes, properties: PublishProperties
-    ) -> tuple[str, bytes, PublishProperties]:
+    def _begin(self, topic: str, payload: bytes, properties: PublishProperties) -> tuple[str, bytes, PublishProperties]:
         """The beginning of a signature's text, the bytes that it signs, and the properties without it."""
         assert self.key is not None
         name, expiry, now = self.key.public.name, properties.message_expiry, round(self._clock() * 1000)
@@ -142,22 +143,25 @@ class Identity:
         signed = signed_bytes(name, at, until, nonce, topic, payload, *about, properties.user_properties)
         return f"{name};{at};{until};{nonce}", signed, self._stating(properties)
 
-    def reserve(self, properties: PublishProperties) -> PublishProperties:
-        """Add a text as long as the signature, so that the size of the signed message is known without signing it.
+    def reserve(self, properties: PublishProperties) -> int:
+        """How many bytes the signature adds to the packet of a message that is signed alone, at most.
 
         Args:
             properties: The MQTT properties of the message.
 
         Returns:
-            The properties with the text, which proves nothing; the same properties when there is no private key.
+            The number of bytes, up to four too many; 0 when there is no private key.
         """
-        if self.key is None:
-            return properties
-        return self._stating(properties).adding((SIGNATURE_PROPERTY, blank_text(self.key.name, properties.message_expiry is not None)))
+        return self._sizes[properties.message_expiry is not None]
 
     def _stating(self, properties: PublishProperties) -> PublishProperties:
         """The properties with the own statement, if there is one."""
         return properties if self._statement is None else properties.adding((STATEMENT_PROPERTY, self._statement.text))
+
+    def _signature_sizes(self, key: PrivateKey) -> tuple[int, int]:
+        stated = 0 if self._statement is None else packed_size(STATEMENT_PROPERTY, self._statement.text)
+        never, sometime = (longest_single(key.name, expires=expires) + stated for expires in (False, True))
+        return never, sometime
 
     def _warn(self) -> None:
         """Warn once that the own statement ends soon."""
@@ -199,18 +203,19 @@ class Identity:
             *(signer, str(signed_at), str(expires_at), nonce, message.topic, message.payload),
             *(message.response_topic, message.correlation_data, message.content_type, message.user_properties),
         )
+        leaf = b"" if inclusion is None else leaf_of(signed)
         try:
-            if inclusion is None:
-                key = next((each for each in keys if each.verifies(value, signed)), None)
-            else:
-                leaf = leaf_of(signed)
-                key = next((each for each in keys if self._includes(each, value, inclusion, leaf)), None)
+            for key in keys:
+                if inclusion is None:
+                    proven = key.verifies(value, signed)
+                else:
+                    proven = self._includes(key, value, inclusion, leaf)
+                if proven:
+                    self._readers.learn(key, signature.reads_batches)
+                    return Proof(signer, signed_at, "", key.names, key.kid, key.serves)
         except ValueError as error:  # the path is not one
             return Proof(fault=str(error))
-        if key is None:
-            return Proof(fault=f"the signature is not by a trusted key of {signer!r:.80}, or the message was changed")
-        self._readers.learn(key, signature.reads_batches)
-        return Proof(signer, signed_at, "", key.names, key.kid, key.serves)
+        return Proof(fault=f"the signature is not by a trusted key of {signer!r:.80}, or the message was changed")
 
     def _includes(self, key: PublicKey, value: bytes, inclusion: Inclusion, leaf: bytes) -> bool:
         """Whether a key has signed a batch that has a message.

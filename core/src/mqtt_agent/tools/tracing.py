@@ -275,10 +275,7 @@ def _can_travel(text: object) -> bool:
 
 
 def _may_have_context(properties: UserProperties) -> bool:
-    for name, _ in properties:
-        if not name.startswith(_OURS):
-            return True
-    return False
+    return any(not name.startswith(_OURS) for name, _ in properties)
 
 
 def _context_of(properties: UserProperties) -> Context:

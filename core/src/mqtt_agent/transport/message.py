@@ -162,8 +162,8 @@ class MessageIdentity(Protocol):
         """What signs messages of one connection together; None when nothing does."""
         ...
 
-    def reserve(self, properties: PublishProperties) -> PublishProperties:
-        """The same properties with a text as long as a signature, for the size of the message."""
+    def reserve(self, properties: PublishProperties) -> int:
+        """How many bytes the signature adds to the packet of a message that is signed alone, at most."""
         ...
 
     def check(self, message: InboundMessage) -> Proof:

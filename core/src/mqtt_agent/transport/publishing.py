@@ -150,9 +150,8 @@ class Publishing:
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        if self.identity is not None:
-            properties = self.identity.reserve(properties)
-        self._outbox.pack(topic, payload, 1, False, properties)
+        more = 0 if self.identity is None else self.identity.reserve(properties)
+        self._outbox.pack(topic, payload, 1, False, properties, more)
 
     def _note(self, topic: str, payload: bytes) -> None:
         for namespace, screen in self.screens.items():

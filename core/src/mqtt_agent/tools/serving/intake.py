@@ -300,7 +300,12 @@ class Intake:
         self._on_query(message, _sender_of(message))
 
     def _on_query(self, message: InboundMessage, sender: str | None = None) -> None:
-        if self._marker.recognize(message):
+        """Answer a query.
+
+        Also a client that proves nothing learns whether this server is there, and nothing else. Otherwise a server
+        whose key is not trusted here would take this server for gone, and take over its names.
+        """
+        if message.refusal is None and self._marker.recognize(message):
             return
         try:
             query = decode(Query, message.payload, self._max_payload)
@@ -308,6 +313,8 @@ class Intake:
             self._faults.refuse(message, "an unreadable query", error)
             return
         if self._executor is None or message.retain:
+            return
+        if message.refusal is not None and (query.call is not None or query.call_ids):
             return
         if not is_identifier(query.client):
             self._faults.refuse(message, "a query from an impossible client name", repr(query.client))
@@ -338,7 +345,7 @@ class Intake:
 
     def _answer(self, executor: Executor, query: Query, message: InboundMessage, *, bound: bool) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""
-        if not self._queries.add((query.client, query.query_id, bound)):
+        if not self._queries.add((query.client, query.query_id, bound, message.refusal is None)):
             message.refuse("the query was answered before")
             return
         call_ids = list(dict.fromkeys(query.call_ids))

@@ -215,7 +215,8 @@ class Inquiry:
         bound = message.topic != self._inbox(False)
         sender = message.topic.rpartition("/")[2] if bound else None
         asked = self._asked.get(response.call_id)
-        if asked is not None and sender == (asked.server if asked.bound else None):
+        # On a plain topic, everybody can answer, and only a signature proves that the server itself has.
+        if asked is not None and response.server == asked.server and sender == (asked.server if asked.bound else None):
             self.hear(asked.server)
             asked.answered.set()
         elif response.call_id.startswith(MARKER_PREFIX) and sender in (None, self._scope.server_id):
