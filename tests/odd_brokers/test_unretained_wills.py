@@ -147,7 +147,7 @@ async def test_servers_that_act_only_upon_proven_messages_ask_each_other_too(
 @pytest.mark.rule("OWN-10", "SIG-7")
 @pytest.mark.parametrize("signs", [False, True], ids=["unsigned", "signed"])
 async def test_a_server_that_the_owner_does_not_trust_does_not_take_its_names(
-    signs: bool, scripted: ScriptedBroker, namespace: str
+    signs: bool, scripted: ScriptedBroker, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The owner says that it is there, and nothing else."""
     keys = {name: PrivateKey.new(name) for name in ("github", "jira")}
@@ -160,9 +160,13 @@ async def test_a_server_that_the_owner_does_not_trust_does_not_take_its_names(
             asked = questions(scripted, namespace, owner.server_id)
             await until(lambda: questions(scripted, namespace, owner.server_id) >= asked + 2)
             assert is_on_standby(jira, scripted, namespace)
-            async with ToolClient("caller", broker=scripted.url, namespace=namespace, identity=newcomer) as client:
-                with pytest.raises(CallerNotAuthorized):
-                    await soon(client.call("search"))
+            async with ToolClient("jira", broker=scripted.url, namespace=namespace, identity=newcomer) as client:
+                handle = await soon(client.submit("search"))
+                if newcomer is None:
+                    with pytest.raises(CallerNotAuthorized):
+                        await soon(handle.result())
+                await until(lambda: newcomer is None or "does not trust the key of this program" in caplog.text)
+                await soon(handle.cancel())
 
 
 @pytest.mark.rule("OWN-10", "SIG-6")

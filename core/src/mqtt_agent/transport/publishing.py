@@ -93,6 +93,7 @@ class Publishing:
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
         on_sent: Callable[[], None] | None = None,
         readers: Collection[str] = (),
+        signed: bool = True,
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
 
@@ -112,6 +113,8 @@ class Publishing:
             on_sent: Called each time when the message was given to a network connection. It must not block.
             readers: The names of all endpoints that act upon the message, if they are known. When all of them check
                 signatures of batches, the message is signed together with others that leave at the same time.
+            signed: Whether the message is signed, if the connection has a key; see
+                :meth:`InboundMessage.may_be_signed_for`.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -122,8 +125,8 @@ class Publishing:
         """
         self._lifetime.check_usable()
         if self.audit is not None:
-            self._note(topic, payload)
-        if self.identity is not None:
+            self._note(topic, payload, signed=signed)
+        if self.identity is not None and signed:
             if readers and self._batches is not None:
                 unsigned = self._batches.add(topic, payload, properties, readers)
                 if unsigned is not None:
@@ -153,7 +156,7 @@ class Publishing:
         more = 0 if self.identity is None else self.identity.reserve(properties)
         self._outbox.pack(topic, payload, 1, False, properties, more)
 
-    def _note(self, topic: str, payload: bytes) -> None:
+    def _note(self, topic: str, payload: bytes, *, signed: bool = True) -> None:
         for namespace, screen in self.screens.items():
             if topic.startswith(f"{namespace}/"):
-                screen.sends(topic, payload)
+                screen.sends(topic, payload, signed=signed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -39,9 +39,11 @@ class Intake:
 
     Args:
         scope: What all parts of the server share.
+        on_stranger: Called when somebody asks whether this server is there who proves nothing, where proof is needed.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, on_stranger: Callable[[], None]) -> None:
+        self._on_stranger = on_stranger
         self._connection = scope.connection
         self._topics = topics = scope.topics
         self._dialect = scope.dialect
@@ -302,8 +304,9 @@ class Intake:
     def _on_query(self, message: InboundMessage, sender: str | None = None) -> None:
         """Answer a query.
 
-        Also a client that proves nothing learns whether this server is there, and nothing else. Otherwise a server
-        whose key is not trusted here would take this server for gone, and take over its names.
+        Where proof is needed, a stranger gets no answer: it would choose its id and its receiver. But a server whose
+        key is not trusted here must not take this server for gone, and take over its names. So this server shows its
+        card again.
         """
         if message.refusal is None and self._marker.recognize(message):
             return
@@ -314,7 +317,9 @@ class Intake:
             return
         if self._executor is None or message.retain:
             return
-        if message.refusal is not None and (query.call is not None or query.call_ids):
+        if message.refusal is not None:
+            if query.call is None and not query.call_ids:
+                self._on_stranger()
             return
         if not is_identifier(query.client):
             self._faults.refuse(message, "a query from an impossible client name", repr(query.client))
@@ -345,7 +350,7 @@ class Intake:
 
     def _answer(self, executor: Executor, query: Query, message: InboundMessage, *, bound: bool) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""
-        if not self._queries.add((query.client, query.query_id, bound, message.refusal is None)):
+        if not self._queries.add((query.client, query.query_id, bound)):
             message.refuse("the query was answered before")
             return
         call_ids = list(dict.fromkeys(query.call_ids))
