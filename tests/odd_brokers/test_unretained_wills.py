@@ -145,7 +145,7 @@ async def test_servers_that_act_only_upon_proven_messages_ask_each_other_too(
 
 
 @pytest.mark.rule("OWN-10", "SIG-7")
-@pytest.mark.parametrize("signs", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("signs", [False, pytest.param(True, marks=pytest.mark.long)], ids=["unsigned", "signed"])
 async def test_a_server_that_the_owner_does_not_trust_does_not_take_its_names(
     signs: bool, scripted: ScriptedBroker, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -169,6 +169,7 @@ async def test_a_server_that_the_owner_does_not_trust_does_not_take_its_names(
                 await soon(handle.cancel())
 
 
+@pytest.mark.long
 @pytest.mark.rule("OWN-10", "SIG-6")
 async def test_only_the_server_itself_can_say_that_it_is_there(scripted: ScriptedBroker, namespace: str) -> None:
     """On a plain topic, everybody can answer, also somebody with a trusted key who reads the query."""
