@@ -6,8 +6,8 @@ import binascii
 import functools
 import hashlib
 import os
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
 from mqtt_agent.identity.merkle import MAX_BATCH, MAX_PATH, Inclusion
 
@@ -38,7 +38,8 @@ _DOMAIN = "16:mqtt-agent-sig 1"
 _READS_BATCHES = "2."  # no nonce of a program that knows only version 1 begins so: base64url has no dot
 _MISSING = "-"
 _sha256 = hashlib.sha256
-_made: Any = tuple.__new__  # the constructor of a NamedTuple takes twice as long, and each message needs two of them
+# the constructor of a NamedTuple takes twice as long, and each message needs two of them
+_made = cast("Callable[..., Any]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 _LENIENT = "surrogatepass"  # a peer may send any text, and no text may raise an error
 _NONCE_BYTES, _VALUE_BYTES = 12, 64
 _MOST_DIGITS = 15

@@ -253,7 +253,9 @@ class Inbox:
             else:
                 unknown = f"{self._scope.agent_id} does not know task {task_id}"
                 message.refuse(unknown)
-                self._replies.refuse(Task(task_id=task_id, sender=sender), reply_to, "not_found", unknown)
+                signed = message.may_be_signed_for(sender)
+                task = Task(task_id=task_id, sender=sender)
+                self._replies.refuse(task, reply_to, "not_found", unknown, signed=signed)
         else:
             self._faults.refuse(message, "an unknown action", repr(control.action))
 
