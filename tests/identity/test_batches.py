@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mqtt_agent.identity import merkle
 from mqtt_agent.identity.batches import InBatch
-from mqtt_agent.identity.keys import PrivateKey, TrustedKeys
-from mqtt_agent.identity.merkle import MAX_BATCH, Inclusion, Tree, batch_bytes, leaf_of
+from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
+from mqtt_agent.identity.merkle import MAX_BATCH, Inclusion, ProvenNodes, Tree, batch_bytes, leaf_of
 from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent
 from mqtt_agent.identity.signing import Identity
 from mqtt_agent.transport import InboundMessage, PublishProperties
-from mqtt_agent.transport.packing import pack_publish
+from mqtt_agent.transport.packing import pack_publish, pack_user_property
 
 NOW = 1_800_000_000.0
 ABOUT = PublishProperties("ns/answers", b"call-1", user_properties=(("traceparent", "00-1-1-01"),))
@@ -312,7 +314,7 @@ def test_a_signature_in_a_packet_is_never_longer_than_what_was_reserved(name: st
     packed = pack_publish("ns/topic", b"", 1, False, ABOUT)
     for each in found:
         assert each is not None
-        grown = packed.with_property(*each.sign()).size - packed.size
+        grown = len(packed.with_id(1, pack_user_property(*each.sign()))) - packed.size
         assert grown <= each.longest
 
 
@@ -324,4 +326,51 @@ def test_a_packet_with_a_property_added_is_the_packet_with_all_properties(size: 
     first, second = ("first", "x" * size), ("second", "ö" * 60)
     bare = pack_publish("ns/topic", bytes(payload), qos, True, PublishProperties(**about, user_properties=(first,)))
     both = PublishProperties(**about, user_properties=(first, second))
-    assert bare.with_property(*second) == pack_publish("ns/topic", bytes(payload), qos, True, both)
+    whole = pack_publish("ns/topic", bytes(payload), qos, True, both)
+    assert bare.with_id(7, pack_user_property(*second)) == whole.with_id(7)
+    assert len(whole.with_id(7)) == whole.size
+
+
+@pytest.mark.rule("SIG-12")
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_a_reader_that_knows_a_batch_takes_exactly_the_places_and_paths_of_a_reader_that_does_not(count: int) -> None:
+    """What is known of a tree saves hashes, and proves no other place, no other path, and no node as a leaf."""
+    tree = Tree([b"%d" % number for number in range(count)])
+    known: ProvenNodes = {}
+    for number in random.Random(count).sample(range(count), count // 2 + 1):
+        found: ProvenNodes = {}
+        Inclusion(count, number, tree.paths[number]).climb(leaf_of(b"%d" % number), known, found)
+        known.update(found)
+    nodes = [leaf_of(b"%d" % number) for number in range(count)] + [node for node, _ in known.values()]
+    paths = {*tree.paths, *(path[32:] for path in tree.paths), *(path[:-1] + b"x" for path in tree.paths)}
+    for node in nodes:
+        for path in paths:
+            for number in range(count):
+                inclusion = Inclusion(count, number, path)
+                try:
+                    proven = inclusion.root(node) == tree.root
+                except ValueError:
+                    proven = False
+                try:
+                    root = inclusion.climb(node, known, {})
+                except ValueError:
+                    assert not proven
+                else:
+                    assert (root is None or root == tree.root) is proven
+
+
+def test_the_messages_of_a_batch_need_few_hashes_and_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, messages, hashes = identity(B), batch(MAX_BATCH), 0
+    checks = list[bytes]()
+    verifies = PublicKey.verifies
+    monkeypatch.setattr(PublicKey, "verifies", lambda *args: checks.append(args[2]) or verifies(*args))
+
+    def counted(data: bytes) -> Any:
+        nonlocal hashes
+        hashes += 1
+        return hashlib.sha256(data)
+
+    monkeypatch.setattr(merkle, "_sha256", counted)
+    assert all(reader.check(message).signer == "agent-a" for message in messages)
+    assert len(checks) == 1
+    assert hashes == MAX_BATCH + MAX_BATCH - 1  # the leaves, and each node above them once

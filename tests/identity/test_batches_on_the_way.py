@@ -46,10 +46,12 @@ class OlderIdentity(Identity):
 
     def _begin(self, topic: str, payload: bytes, properties: PublishProperties) -> Any:
         assert self.key is not None
-        signature = Signature(self.key.name, *self._times(properties), nonce=Signature.begin("", 0, 0).nonce[2:])
+        stamps, *_ = super()._begin(topic, payload, properties)
+        signer, signed_at, expires_at, nonce = stamps.rsplit(";", 3)
+        signature = Signature(signer, int(signed_at), int(expires_at), nonce[2:])
         about = properties.response_topic, properties.correlation_data, properties.content_type
         signed = SignedContent(topic, payload, *about, properties.user_properties).to_bytes(signature)
-        return signature, signed, properties
+        return f"{signer};{signed_at};{expires_at};{signature.nonce}", signed, properties
 
     def check(self, message: InboundMessage) -> Proof:
         if any(name == SIGNATURE_PROPERTY and value[:2] != "1;" for name, value in message.user_properties):

@@ -156,7 +156,7 @@ def test_a_broken_signature_proves_nothing_and_raises_nothing(change: Any) -> No
 def test_a_message_with_two_signatures_proves_nothing() -> None:
     message, other = sent(), sent(B)
     two = with_signature(message, signature_of(message), signature_of(other))
-    assert reader().check(two) == Proof(fault="the message has 2 signatures")
+    assert reader().check(two) == Proof(fault="the message has more than one signature")
 
 
 @pytest.mark.rule("SIG-1")
@@ -218,8 +218,8 @@ def test_the_size_of_a_signed_message_is_known_without_signing_it(expiry: int | 
     for name in ("agent-a", "ägent;1"):
         signed = Identity(PrivateKey.new(name)).sign("ns/topic", b"{}", properties)
         reserved = Identity(Unsigning.new(name)).reserve(properties)
-        sizes = [pack_publish("ns/topic", b"{}", 1, False, each).size for each in (signed, reserved)]
-        assert sizes[0] == sizes[1]
+        sizes = [pack_publish("ns/topic", b"{}", 1, False, each).size for each in (properties, signed)]
+        assert 0 <= sizes[0] + reserved - sizes[1] <= 4
 
 
 def test_signatures_are_not_checked_when_they_are_off() -> None:
@@ -231,7 +231,7 @@ def test_signatures_are_not_checked_when_they_are_off() -> None:
 def test_an_identity_without_a_key_signs_nothing() -> None:
     properties = PublishProperties()
     assert reader().sign("ns/topic", b"", properties) is properties
-    assert reader().reserve(properties) is properties
+    assert reader().reserve(properties) == 0
 
 
 def test_a_key_is_kept_in_a_file_that_only_its_owner_may_read(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from mqtt_agent import Connection, ToolClient, ToolServer
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.endpoints import copies
+from mqtt_agent.errors import TopicNotAuthorized
 from mqtt_agent.tools.serving import election
+from mqtt_agent.transport import reconnect
+from mqtt_agent.wire import Topics
 from scripted import ScriptedBroker
 from support import soon, until
 
@@ -89,3 +93,45 @@ async def test_a_client_comes_back_although_the_broker_refuses_now_to_tell_it_ch
         await until(lambda: client.connection.epoch > epoch and client.connection.connected)
         await until(lambda: "hears of no changes" in caplog.text)
         changes.close()
+
+
+@pytest.mark.rule("ACCESS-1")
+async def test_calls_that_wait_get_the_reason_when_a_needed_subscription_is_refused_at_each_reconnect(
+    namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for a refused login: somebody must give the right back, and then the client works again."""
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    monkeypatch.setattr(reconnect, "_REFUSED_FOR", 0.1)
+    async with ScriptedBroker() as broker, ToolServer("weather", broker=broker.url, namespace=namespace) as server:
+        server.add_tool("forecast", lambda: "sun")
+        async with ToolClient("caller", broker=broker.url, namespace=namespace) as client:
+            assert await soon(client.call("forecast", wait_online=True)) == "sun"
+            inbox = Topics(namespace).client_responses("caller")
+            broker.change(suback=lambda topic_filter: 0x87 if topic_filter == inbox else None)
+            broker.drop(client.connection.client_id)
+            await until(lambda: not client.connection.connected)
+            with pytest.raises(TopicNotAuthorized, match=re.escape(inbox)):
+                await soon(client.call("forecast", timeout=30))
+            assert caplog.text.count("failed and will be tried again") == 1
+            broker.change(suback=lambda topic_filter: None)
+            await until(lambda: client.connection.connected)
+            assert await soon(client.call("forecast", wait_online=True)) == "sun"
+
+
+async def test_a_link_that_is_lost_while_the_client_subscribes_says_so(
+    namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some brokers end the connection of a client that has no right to subscribe."""
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 0.02)
+    async with ScriptedBroker() as broker, ToolClient("caller", broker=broker.url, namespace=namespace) as client:
+        name = client.connection.client_id
+
+        def refuse(topic_filter: str) -> int | None:
+            broker.drop(name)
+            return None
+
+        broker.change(suback=refuse)
+        broker.drop(name)
+        await until(lambda: f"while {name!r} subscribed: brokers may do this when they do not allow" in caplog.text)
+        broker.change(suback=lambda topic_filter: None)
+        await until(lambda: client.connection.connected)

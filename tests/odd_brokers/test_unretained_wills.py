@@ -14,8 +14,10 @@ import pytest
 from mqtt_agent import Agent, Connection, MemoryStore, ToolClient, ToolServer
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
+from mqtt_agent.errors import CallerNotAuthorized
 from mqtt_agent.identity import Identity, PrivateKey, TrustedKeys
 from mqtt_agent.tools.serving import names, probe, rivals
+from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ServerCard, Topics
 from proxy import Proxy
 from scripted import Message, ScriptedBroker
@@ -140,6 +142,56 @@ async def test_servers_that_act_only_upon_proven_messages_ask_each_other_too(
         await until(lambda: scripted.session("github").writer is None)
         async with server("jira", scripted.url, namespace, identity=jira) as newcomer:
             assert not is_on_standby(newcomer, scripted, namespace)
+
+
+@pytest.mark.rule("OWN-10", "SIG-7")
+@pytest.mark.parametrize("signs", [False, pytest.param(True, marks=pytest.mark.long)], ids=["unsigned", "signed"])
+async def test_a_server_that_the_owner_does_not_trust_does_not_take_its_names(
+    signs: bool, scripted: ScriptedBroker, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The owner says that it is there, and nothing else."""
+    keys = {name: PrivateKey.new(name) for name in ("github", "jira")}
+    github = Identity(keys["github"], TrustedKeys([keys["github"].public]), verify="require")
+    both = TrustedKeys(key.public for key in keys.values())
+    newcomer = Identity(keys["jira"], both, verify="require") if signs else None
+    async with server("github", scripted.url, namespace, identity=github) as owner:
+        async with server("jira", scripted.url, namespace, identity=newcomer) as jira:
+            assert is_on_standby(jira, scripted, namespace)
+            asked = questions(scripted, namespace, owner.server_id)
+            await until(lambda: questions(scripted, namespace, owner.server_id) >= asked + 2)
+            assert is_on_standby(jira, scripted, namespace)
+            async with ToolClient("jira", broker=scripted.url, namespace=namespace, identity=newcomer) as client:
+                handle = await soon(client.submit("search"))
+                if newcomer is None:
+                    with pytest.raises(CallerNotAuthorized):
+                        await soon(handle.result())
+                await until(lambda: newcomer is None or "does not trust the key of this program" in caplog.text)
+                await soon(handle.cancel())
+
+
+@pytest.mark.long
+@pytest.mark.rule("OWN-10", "SIG-6")
+async def test_only_the_server_itself_can_say_that_it_is_there(scripted: ScriptedBroker, namespace: str) -> None:
+    """On a plain topic, everybody can answer, also somebody with a trusted key who reads the query."""
+    left_behind(scripted, namespace)
+    keys = {name: PrivateKey.new(name) for name in ("github", "jira", "evil")}
+    trusted = [key.public for key in keys.values()]
+    jira, evil = (Identity(keys[name], TrustedKeys(trusted)) for name in ("jira", "evil"))
+    inbox, attacker = Topics(namespace).client_responses, Connection(scripted.url, identity=evil)
+    answered: list[str] = []
+
+    def answer(message: InboundMessage) -> None:
+        query = json.loads(message.payload)
+        answered.append(query["query_id"])
+        response = {"call_id": query["query_id"], "server": "evil", "result": {"known": []}}
+        attacker.publish_soon(inbox(query["client"]), json.dumps(response).encode())
+
+    await attacker.start()
+    await attacker.subscribe(Topics(namespace).server_query("github:dead"), answer)
+    async with server("jira", scripted.url, namespace, identity=jira) as newcomer:
+        assert not is_on_standby(newcomer, scripted, namespace)
+    assert len(answered) >= 2
+    await attacker.stop()
 
 
 @pytest.mark.rule("OWN-10", "ACCESS-1")

@@ -503,3 +503,9 @@ async def test_an_unusable_opentelemetry_is_told_and_fails_no_call(broker: Broke
     done = await soon(run, 60)
     assert done.stdout.splitlines()[:2] == ["False 42", "fail: on purpose"]
     assert "calls are not traced: OpenTelemetry cannot be used" in done.stderr
+
+
+def test_a_signature_is_no_trace_context_so_a_signed_call_without_one_costs_no_span() -> None:
+    ours = (("mqtt-agent-sig", "1;caller;1;0;2.A;A"), ("mqtt-agent-statement", "a.b.c"))
+    assert not tracing._may_have_context(ours)
+    assert tracing._may_have_context((*ours, ("traceparent", "00-1-1-01")))

@@ -211,7 +211,9 @@ class TopicNotAuthorized(TransportError):
     """The broker does not let this client publish to a topic, or subscribe to a topic filter.
 
     Publishing and subscribing raise it, and so does starting an endpoint whose topics are forbidden. Allow the topic in
-    the access rules of the broker: "What the broker must allow" in ``docs/wire-format.md`` lists the topics.
+    the access rules of the broker: "What the broker must allow" in ``docs/wire-format.md`` lists the topics. After the
+    first connect, the connection tries again. When the broker has refused a topic filter at each reconnect for 5 s,
+    calls and tasks that wait raise this error. The connection still goes on trying.
 
     Attributes:
         topic: The topic or topic filter that was refused.

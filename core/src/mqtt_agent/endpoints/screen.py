@@ -9,7 +9,7 @@ from mqtt_agent.endpoints.senders import claimed_sender, offered_tools
 from mqtt_agent.endpoints.trail import Trail
 from mqtt_agent.errors import AuditFailed
 from mqtt_agent.transport import Connection, InboundMessage, MessageIdentity, Refusal
-from mqtt_agent.wire import Topics
+from mqtt_agent.wire import Topics, is_identifier
 
 __all__ = ["Screen", "screen_messages", "why_unproven"]
 
@@ -17,6 +17,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_TOLD = 1000
 _LONGEST = 300  # characters of a reason
+_NOT_PROVEN = "NOT_PROVEN"
+_UNTRUSTED = f"; it says {_NOT_PROVEN}: if it is true, its sender does not trust the key of this program"
 
 
 def screen_messages(connection: Connection, topics: Topics) -> None:
@@ -35,8 +37,8 @@ class Screen:
     """Decides which messages of a namespace are believed to be by the senders that they name.
 
     With ``verify="log"``, a sender that is not proven is told in the log once, and the message passes. With
-    ``"require"``, the message does not pass. A call and a task pass with :attr:`InboundMessage.refusal`, so that the
-    endpoint can answer them.
+    ``"require"``, the message does not pass. A call, a task and a query pass with :attr:`InboundMessage.refusal`, so
+    that the endpoint can answer them.
 
     Each message that is received or sent gets its line in the connection's audit, if there is one.
 
@@ -62,8 +64,8 @@ class Screen:
         self._tell(message, why, required)
         if not required:
             return True
-        message.refusal = Refusal(why, "NOT_PROVEN")
-        return _is_request(self._topics, message.topic)
+        message.refusal = Refusal(why, _NOT_PROVEN)
+        return _is_answered(self._topics, message.topic)
 
     def received(self, message: InboundMessage) -> None:
         """Note a message in the audit, after the handlers were called, or after it did not pass.
@@ -83,8 +85,8 @@ class Screen:
             if line["outcome"] == "accepted":
                 message.on_refused = partial(self._note, trail, line["time"])
 
-    def sends(self, topic: str, payload: bytes) -> None:
-        """Note a message in the audit before it is sent.
+    def sends(self, topic: str, payload: bytes, *, signed: bool) -> None:
+        """Note a message in the audit before it is sent, and whether it is signed.
 
         Raises:
             AuditFailed: The audit is required, and cannot be written. The connection has ended.
@@ -92,7 +94,7 @@ class Screen:
         if self._trail is None:
             return
         try:
-            self._trail.sends(topic, payload)
+            self._trail.sends(topic, payload, signed=signed)
         except AuditFailed as error:
             self._connection.give_up(error, publish_will=True)
             raise
@@ -102,7 +104,8 @@ class Screen:
         if kind not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(kind)
             what = "is refused" if required else "is accepted (verify='log')"
-            logger.warning("%s: a message on %s %s: %s", self._connection.client_id, message.topic, what, why)
+            hint = _UNTRUSTED if _NOT_PROVEN.encode() in message.payload else ""
+            logger.warning("%s: a message on %s %s: %s%s", self._connection.client_id, message.topic, what, why, hint)
 
 
 def why_unproven(topics: Topics, message: InboundMessage) -> str | None:
@@ -112,13 +115,16 @@ def why_unproven(topics: Topics, message: InboundMessage) -> str | None:
     if proof.signer is not None and ((name is not None and proof.proves(name)) or not message.payload):
         # Without a payload, a card is removed. Its owner publishes it again if somebody else has removed it.
         foreign = [] if proof.serves is None else sorted(set(offered_tools(topics, message)) - proof.serves)
-        return f"{proof.signer} may not offer the tool {', '.join(foreign)}"[:_LONGEST] if foreign else None
+        told = ", ".join(each if is_identifier(each) else repr(each) for each in foreign)  # a peer may write anything
+        return f"{proof.signer} may not offer the tool {told}"[:_LONGEST] if foreign else None
     fault = proof.fault or f"{proof.signer!r:.80} has signed it"
     sender = f"{name!r:.80} is the sender" if name is not None else "it is by a sender that it does not name"
     return f"nothing proves that {sender}: {fault}"
 
 
-def _is_request(topics: Topics, topic: str) -> bool:
-    """Whether a topic is for calls or tasks, whose senders wait for an answer."""
+def _is_answered(topics: Topics, topic: str) -> bool:
+    """Whether a topic is for calls, tasks or queries, whose senders wait for an answer also when they prove nothing."""
     levels = topic[len(topics.namespace) + 1 :].split("/")
-    return (levels[:2] == ["mcp", "tools"] and levels[3:4] == ["call"]) or levels[2:3] == ["inbox"]
+    if levels[:1] == ["mcp"]:
+        return (levels[1:2], levels[3:4]) in ((["tools"], ["call"]), (["servers"], ["query"]))
+    return levels[2:3] == ["inbox"]

@@ -55,8 +55,13 @@ class Trail:
         self._audit.write(line)
         return line
 
-    def sends(self, topic: str, payload: bytes) -> None:
+    def sends(self, topic: str, payload: bytes, *, signed: bool) -> None:
         """Write the line about a message that is about to be sent.
+
+        Args:
+            topic: The topic.
+            payload: The bytes of the message.
+            signed: Whether the message gets a signature, if the connection has a key.
 
         Raises:
             AuditFailed: The line cannot be written, and the audit is required.
@@ -64,7 +69,7 @@ class Trail:
         message = InboundMessage(topic, payload)
         line = line_about(self._topics, self._endpoint, message, None, payloads=self._audit.payloads)
         signer = None if self._identity is None else self._identity.name
-        if self._identity is not None and signer is not None:
+        if self._identity is not None and signer is not None and signed:
             line.update(proven=signer, how="signature", key=self._identity.key_id)
         line.update(direction="out", outcome="sent", reason=None)
         self._audit.write(line)

@@ -6,12 +6,10 @@ from collections.abc import Callable, Collection
 
 from mqtt_agent.identity.keys import PrivateKey
 from mqtt_agent.identity.merkle import MAX_BATCH, Tree, batch_bytes
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, batch_text, encode_base64
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, batch_text, encode_base64, longest_of_batch
 from mqtt_agent.transport import PublishProperties
 
 __all__ = ["Batches", "InBatch"]
-
-_PACKED = 9  # what MQTT adds to a user property: its type, two lengths, and the growth of the packet's own lengths
 
 
 class _Batch:
@@ -70,22 +68,22 @@ class Batches:
 
     Args:
         key: The key that signs.
-        begin: Returns, for a topic, a payload and the properties of a message, a signature without value, the bytes
-            that it signs, and the properties with everything except the signature.
+        begin: Returns, for a topic, a payload and the properties of a message, the beginning of the text of a
+            signature, the bytes that it signs, and the properties with everything except the signature.
         readers: Whether endpoints of these names check the signatures of batches.
     """
 
     def __init__(
         self,
         key: PrivateKey,
-        begin: Callable[[str, bytes, PublishProperties], tuple[Signature, bytes, PublishProperties]],
+        begin: Callable[[str, bytes, PublishProperties], tuple[str, bytes, PublishProperties]],
         readers: Callable[[Collection[str]], bool],
     ) -> None:
         self._key = key
         self._begin = begin
         self._readers = readers
         self._batch = _Batch(key)
-        self._longest = Signature.longest(key.name) + len(SIGNATURE_PROPERTY) + _PACKED
+        self._longest = longest_of_batch(key.name)
 
     def add(
         self, topic: str, payload: bytes, properties: PublishProperties, readers: Collection[str]
@@ -103,9 +101,9 @@ class Batches:
         """
         if not self._readers(readers):
             return None
-        signature, signed, properties = self._begin(topic, payload, properties)
+        stamps, signed, properties = self._begin(topic, payload, properties)
         batch = self._batch
         if batch.sealed or len(batch.signed) == MAX_BATCH:
             batch = self._batch = _Batch(self._key)
         batch.signed.append(signed)
-        return InBatch(batch, signature.stamps, properties, self._longest)
+        return InBatch(batch, stamps, properties, self._longest)

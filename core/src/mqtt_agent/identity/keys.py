@@ -217,8 +217,8 @@ class TrustedKeys:
     """
 
     def __init__(self, keys: Iterable[PublicKey] = ()) -> None:
-        self._keys: dict[str, list[PublicKey]] = {}
-        self._issuers: list[PublicKey] = []
+        self._keys: dict[str, tuple[PublicKey, ...]] = {}
+        self._issuers: tuple[PublicKey, ...] = ()
         self._pinned: set[str] = set()
         self._with_replicas: set[str] = set()
         """The servers of which a replica has a key of its own."""
@@ -234,26 +234,29 @@ class TrustedKeys:
     @property
     def issuers(self) -> tuple[PublicKey, ...]:
         """The keys of issuers, whose statements about the keys of others are believed."""
-        return tuple(self._issuers)
+        return self._issuers
 
     def add(self, key: PublicKey) -> None:
         """Trust a key. A key that is trusted already stays as it was, with the tools that were pinned to it."""
-        keys = self._room_of(key)
+        keys = self._those_of(key)
         if key not in keys:
-            keys.append(key)
+            self._keep(key, (*keys, key))
 
     def replace(self, key: PublicKey) -> None:
         """Trust a key with its tools and further names, also if it is trusted already."""
-        keys = self._room_of(key)
-        keys[:] = [*(each for each in keys if each != key), key]
+        self._keep(key, (*(each for each in self._those_of(key) if each != key), key))
 
-    def _room_of(self, key: PublicKey) -> list[PublicKey]:
+    def _those_of(self, key: PublicKey) -> tuple[PublicKey, ...]:
+        return self._issuers if key.issuer else self.of(key.name)
+
+    def _keep(self, key: PublicKey, keys: tuple[PublicKey, ...]) -> None:
         if key.issuer:
-            return self._issuers
+            self._issuers = keys
+            return
+        self._keys[key.name] = keys
         names = {key.name, *key.names}
         self._pinned |= names
         self._with_replicas |= {each.partition(":")[0] for each in names if ":" in each}
-        return self._keys.setdefault(key.name, [])
 
     def pins(self, name: str) -> bool:
         """Whether a key of this name, of the server of which it is a replica, or of one of its replicas is trusted."""
@@ -261,7 +264,7 @@ class TrustedKeys:
 
     def of(self, name: str) -> tuple[PublicKey, ...]:
         """The keys of a name, without those of issuers; an empty tuple when no key of this name is trusted."""
-        return tuple(self._keys.get(name, ()))
+        return self._keys.get(name, ())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the keys to a JWKS file."""

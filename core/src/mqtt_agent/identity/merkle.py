@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["MAX_BATCH", "MAX_PATH", "Inclusion", "Tree", "batch_bytes", "leaf_of"]
+__all__ = ["MAX_BATCH", "MAX_PATH", "Inclusion", "ProvenNodes", "Tree", "batch_bytes", "leaf_of"]
+
+ProvenNodes = dict[int, tuple[bytes, bytes]]
+"""Nodes of a tree that lead to its proven root: each with the path that leads there, by their places in the tree."""
 
 MAX_BATCH: int = 32
 """How many messages one signature covers at most (ours)."""
@@ -39,19 +42,49 @@ class Inclusion(NamedTuple):
         Raises:
             ValueError: The size or the number is not one of a batch, or the path has another length.
         """
-        node, number, last, at, path = leaf, self.number, self.size - 1, 0, self.path
+        root = self.climb(leaf, {}, {})
+        assert root is not None  # no node is known
+        return root
+
+    def climb(self, leaf: bytes, known: ProvenNodes, found: ProvenNodes) -> bytes | None:
+        """Go from a leaf up to the root of the tree, or up to a node that is known.
+
+        Messages of one batch arrive together, and the path of one has the nodes on the way of others. So most of them
+        need one hash, and not five.
+
+        Args:
+            leaf: The leaf.
+            known: The nodes that lead to a proven root in a tree of this size.
+            found: Takes the nodes that lead to the same root as this leaf. They belong to ``known`` when it is proven.
+
+        Returns:
+            The root; None when the leaf leads to the proven root, by exactly this path.
+
+        Raises:
+            ValueError: The size or the number is not one of a batch, or the path has another length.
+        """
+        size, number, path = self
+        node, last, at, level = leaf, size - 1, 0, 0
         if not 0 <= number <= last < MAX_BATCH or not last:
-            raise ValueError(f"a batch has 2 to {MAX_BATCH} messages, and no message {number} of {self.size}")
+            raise ValueError(f"a batch has 2 to {MAX_BATCH} messages, and no message {self.number} of {size}")
         while last:
+            rest, place = path[at:], level | number
+            if known.get(place) == (node, rest):
+                return None
+            found[place] = (node, rest)
             if number & 1:
-                node = _sha256(_NODE + path[at : at + _HASH_BYTES] + node).digest()
                 at += _HASH_BYTES
+                beside = rest[:_HASH_BYTES]
+                found[place - 1] = (beside, node + path[at:])
+                node = _sha256(_NODE + beside + node).digest()
             elif number < last:  # otherwise the node has no neighbour, and is also the node above
-                node = _sha256(_NODE + node + path[at : at + _HASH_BYTES]).digest()
                 at += _HASH_BYTES
-            number, last = number >> 1, last >> 1
+                beside = rest[:_HASH_BYTES]
+                found[place + 1] = (beside, node + path[at:])
+                node = _sha256(_NODE + node + beside).digest()
+            number, last, level = number >> 1, last >> 1, level + MAX_BATCH
         if at != len(path):
-            raise ValueError(f"the path of message {self.number} of {self.size} does not have {len(path)} bytes")
+            raise ValueError(f"the path of message {self.number} of {size} does not have {len(path)} bytes")
         return node
 
 

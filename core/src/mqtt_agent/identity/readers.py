@@ -30,13 +30,19 @@ class Readers:
             reads: Whether the message says that its signer checks the signatures of batches.
         """
         names = self._names
+        if not key.names and names.get(key.name) is reads:
+            return
         for name in (key.name, *key.names):
             if names.get(name) is not reads and (name in names or len(names) < _MOST_NAMES):
                 names[name] = reads and names.get(name, True)
 
     def read_batches(self, names: Collection[str]) -> bool:
         """Whether all endpoints of these names check the signatures of batches; False when there are no names."""
-        return bool(names) and all(map(self._reads, names))
+        said = self._names
+        for name in names:
+            if said.get(name) is not True or ":" in name:
+                return all(map(self._reads, names))
+        return bool(names)
 
     def _reads(self, name: str) -> bool:
         # A key stands for the replicas of its name too, and a replica may have a key of its own.

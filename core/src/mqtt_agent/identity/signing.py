@@ -11,9 +11,18 @@ from typing import get_args
 
 from mqtt_agent.identity.batches import Batches
 from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
-from mqtt_agent.identity.merkle import batch_bytes, leaf_of
+from mqtt_agent.identity.merkle import Inclusion, ProvenNodes, batch_bytes, leaf_of
 from mqtt_agent.identity.readers import Readers
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent, find_signature
+from mqtt_agent.identity.signatures import (
+    SIGNATURE_PROPERTY,
+    Signature,
+    find_signature,
+    longest_single,
+    new_nonce,
+    packed_size,
+    signed_bytes,
+    single_text,
+)
 from mqtt_agent.identity.statements import STATEMENT_PROPERTY, Statement, Statements
 from mqtt_agent.transport import InboundMessage, Proof, PublishProperties, Verify
 
@@ -24,7 +33,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 MAX_SKEW: int = 120
 """How many seconds the clocks of two computers may differ (ours)."""
 
-_MOST_VERIFIED = 1024  # a batch is over when its messages have arrived, so the latest few are enough
+_MOST_BATCHES = 256  # a batch is over when its messages have arrived, so the latest few are enough
 
 
 class Identity:
@@ -76,11 +85,13 @@ class Identity:
         self.verify: Verify = verify
         self._clock = clock
         self._readers = Readers()
-        self._verified: set[tuple[bytes, bytes, bytes]] = set()
-        """The roots that a key has signed, so that the other messages of a batch need no check of the signature."""
+        self._proven: dict[tuple[bytes, bytes, int], ProvenNodes] = {}
+        """What is known of a batch, by its key, signature and size, so that its other messages need no check."""
         self._statements = Statements(self.trusted.issuers) if self.trusted.issuers else None
         self._statement = None if statement is None else _own_statement(statement, self.key)
         self._warned_from = float("inf") if self._statement is None else _warned_from(self._statement)
+        self._sizes = (0, 0) if self.key is None else self._signature_sizes(self.key)
+        """The bytes of a signature in a packet: of a message that does not expire, and of one that does."""
 
     @property
     def name(self) -> str | None:
@@ -110,8 +121,8 @@ class Identity:
         """
         if self.key is None:
             return properties
-        signature, signed, properties = self._begin(topic, payload, properties)
-        return properties.adding((SIGNATURE_PROPERTY, str(signature.with_value(self.key.sign(signed)))))
+        stamps, signed, properties = self._begin(topic, payload, properties)
+        return properties.adding((SIGNATURE_PROPERTY, single_text(stamps, self.key.sign(signed))))
 
     def batches(self) -> Batches | None:
         """Make the batches of one connection, for messages that leave in the same turn of the event loop.
@@ -121,34 +132,36 @@ class Identity:
         """
         return None if self.key is None else Batches(self.key, self._begin, self._readers.read_batches)
 
-    def _begin(
-        self, topic: str, payload: bytes, properties: PublishProperties
-    ) -> tuple[Signature, bytes, PublishProperties]:
-        """A signature without its value, the bytes that it signs, and the properties without it."""
+    def _begin(self, topic: str, payload: bytes, properties: PublishProperties) -> tuple[str, bytes, PublishProperties]:
+        """The beginning of a signature's text, the bytes that it signs, and the properties without it."""
         assert self.key is not None
-        signature = Signature.begin(self.key.name, *self._times(properties))
-        if signature.signed_at > self._warned_from:
+        name, expiry, now = self.key.public.name, properties.message_expiry, round(self._clock() * 1000)
+        if now > self._warned_from:
             self._warn()
-        signed = _content(topic, payload, properties).to_bytes(signature)
-        return signature, signed, self._stating(properties)
+        at, until, nonce = str(now), "0" if expiry is None else str(now + expiry * 1000), new_nonce()
+        about = properties.response_topic, properties.correlation_data, properties.content_type
+        signed = signed_bytes(name, at, until, nonce, topic, payload, *about, properties.user_properties)
+        return f"{name};{at};{until};{nonce}", signed, self._stating(properties)
 
-    def reserve(self, properties: PublishProperties) -> PublishProperties:
-        """Add a text as long as the signature, so that the size of the signed message is known without signing it.
+    def reserve(self, properties: PublishProperties) -> int:
+        """How many bytes the signature adds to the packet of a message that is signed alone, at most.
 
         Args:
             properties: The MQTT properties of the message.
 
         Returns:
-            The properties with the text, which proves nothing; the same properties when there is no private key.
+            The number of bytes, up to four too many; 0 when there is no private key.
         """
-        if self.key is None:
-            return properties
-        blank = Signature.blank(self.key.name, *self._times(properties))
-        return self._stating(properties).adding((SIGNATURE_PROPERTY, str(blank)))
+        return self._sizes[properties.message_expiry is not None]
 
     def _stating(self, properties: PublishProperties) -> PublishProperties:
         """The properties with the own statement, if there is one."""
         return properties if self._statement is None else properties.adding((STATEMENT_PROPERTY, self._statement.text))
+
+    def _signature_sizes(self, key: PrivateKey) -> tuple[int, int]:
+        stated = 0 if self._statement is None else packed_size(STATEMENT_PROPERTY, self._statement.text)
+        never, sometime = (longest_single(key.name, expires=expires) + stated for expires in (False, True))
+        return never, sometime
 
     def _warn(self) -> None:
         """Warn once that the own statement ends soon."""
@@ -160,11 +173,6 @@ class Identity:
             "program again with a new statement (mqtt-agent keys state)",
             *(self.name, left),
         )
-
-    def _times(self, properties: PublishProperties) -> tuple[int, int]:
-        """When a message is signed now, and when the signature expires, in milliseconds; 0 is never."""
-        now = round(self._clock() * 1000)
-        return now, 0 if properties.message_expiry is None else now + properties.message_expiry * 1000
 
     def check(self, message: InboundMessage) -> Proof:
         """Check the signature of a message.
@@ -190,33 +198,43 @@ class Identity:
                 keys = (self._stated(signature.signer, message),)
             except ValueError as error:
                 return Proof(fault=f"no key of {signature.signer!r:.80} is trusted{error}")
-        signed = _content(message.topic, message.payload, message).to_bytes(signature)
-        inclusion = signature.inclusion
-        if inclusion is not None:
-            try:
-                signed = batch_bytes(inclusion.size, inclusion.root(leaf_of(signed)))
-            except ValueError as error:
-                return Proof(fault=str(error))
-        for key in keys:
-            if self._verifies(key, signature, signed):
-                self._readers.learn(key, signature.reads_batches)
-                return Proof(signature.signer, signature.signed_at, also=key.names, key_id=key.kid, serves=key.serves)
-        return Proof(
-            fault=f"the signature is not by a trusted key of {signature.signer!r:.80}, or the message was changed"
+        signer, signed_at, expires_at, nonce, value, inclusion = signature
+        signed = signed_bytes(
+            *(signer, str(signed_at), str(expires_at), nonce, message.topic, message.payload),
+            *(message.response_topic, message.correlation_data, message.content_type, message.user_properties),
         )
+        leaf = b"" if inclusion is None else leaf_of(signed)
+        try:
+            for key in keys:
+                if inclusion is None:
+                    proven = key.verifies(value, signed)
+                else:
+                    proven = self._includes(key, value, inclusion, leaf)
+                if proven:
+                    self._readers.learn(key, signature.reads_batches)
+                    return Proof(signer, signed_at, "", key.names, key.kid, key.serves)
+        except ValueError as error:  # the path is not one
+            return Proof(fault=str(error))
+        return Proof(fault=f"the signature is not by a trusted key of {signer!r:.80}, or the message was changed")
 
-    def _verifies(self, key: PublicKey, signature: Signature, signed: bytes) -> bool:
-        """Whether a key has signed a message, or the batch that has the message."""
-        if signature.inclusion is None:
-            return key.verifies(signature.value, signed)
-        known = key.data, signature.value, signed
-        if known in self._verified:
-            return True
-        if not key.verifies(signature.value, signed):
+    def _includes(self, key: PublicKey, value: bytes, inclusion: Inclusion, leaf: bytes) -> bool:
+        """Whether a key has signed a batch that has a message.
+
+        Raises:
+            ValueError: The path from the message to the root of the batch cannot be one.
+        """
+        batch = key.data, value, inclusion.size
+        found: ProvenNodes = {}
+        known = self._proven.get(batch)
+        root = inclusion.climb(leaf, known or {}, found)
+        if root is not None and not key.verifies(value, batch_bytes(inclusion.size, root)):
             return False
-        if len(self._verified) >= _MOST_VERIFIED:
-            self._verified.clear()
-        self._verified.add(known)
+        if known is not None:
+            known.update(found)
+            return True
+        if len(self._proven) >= _MOST_BATCHES:
+            del self._proven[next(iter(self._proven))]
+        self._proven[batch] = found
         return True
 
     def _stated(self, signer: str, message: InboundMessage) -> PublicKey:
@@ -268,9 +286,3 @@ def _own_statement(path: str | os.PathLike[str], key: PrivateKey | None) -> Stat
 def _warned_from(statement: Statement) -> float:
     """When a tenth of the time of a statement is left, in milliseconds since 1970."""
     return 1000 * (statement.expires_at - (statement.expires_at - statement.not_before) / 10)
-
-
-def _content(topic: str, payload: bytes, about: PublishProperties | InboundMessage) -> SignedContent:
-    return SignedContent(
-        topic, payload, about.response_topic, about.correlation_data, about.content_type, about.user_properties
-    )

@@ -172,7 +172,7 @@ def traced_handler(
 
     @functools.wraps(run)
     async def traced(self: S, execution: Run, *args: P.args, **kwargs: P.kwargs) -> Any:
-        if not (execution.user_properties or _provided() or AT_SERVER.wanted or get_current()):
+        if not (_may_have_context(execution.user_properties) or _provided() or AT_SERVER.wanted or get_current()):
             return await run(self, execution, *args, **kwargs)  # there is no context to replace
         # The current context belongs to the code that started the server, not to the caller.
         context = _context_of(execution.user_properties)
@@ -272,6 +272,10 @@ def _clean(text: object, most: int = _MAX_TEXT) -> str:
 
 def _can_travel(text: object) -> bool:
     return isinstance(text, str) and text.isascii() and text.isprintable() and len(text) <= _MAX_PROPERTY
+
+
+def _may_have_context(properties: UserProperties) -> bool:
+    return any(not name.startswith(_OURS) for name, _ in properties)
 
 
 def _context_of(properties: UserProperties) -> Context:

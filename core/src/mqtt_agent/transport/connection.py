@@ -81,8 +81,8 @@ class Connection(Publishing):
         on_reconnected: Functions called after each reconnect; the argument tells whether the broker still had the
             session.
         on_failed: Functions called with the reason when the connection has failed permanently.
-        on_refused: Functions called with the reason when the broker has refused the login at each attempt to reconnect
-            for 5 s, and at each further refusal. The connection goes on trying.
+        on_refused: Functions called with the reason when the broker has refused the login, or a subscription, at each
+            attempt to reconnect for 5 s, and at each further refusal. The connection goes on trying.
 
     Raises:
         ValueError: ``broker`` is not a broker URL, or no CONNECT packet can hold a setting.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import paho.mqtt.client as paho
 
@@ -271,15 +272,15 @@ class Link:
             self._publishes[mid] = on_puback
         return mid
 
-    def publish_made(self, make: Callable[[], PackedPublish], on_puback: Callable[[int], None]) -> None:
+    def publish_made(self, make: Callable[[int], bytes], on_puback: Callable[[int], None]) -> None:
         """Hand a message to the network that is made when it leaves.
 
         Args:
-            make: Returns the message, which has QoS 1.
+            make: Returns the packet for a packet identifier. The message has QoS 1.
             on_puback: See :meth:`publish`.
         """
         mid = self._client.next_mid()
-        self._pump.send_made(lambda: make().with_id(mid))
+        self._pump.send_made(partial(make, mid))
         self._publishes[mid] = on_puback
 
     def skip_identifiers(self) -> None:

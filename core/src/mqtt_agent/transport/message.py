@@ -162,8 +162,8 @@ class MessageIdentity(Protocol):
         """What signs messages of one connection together; None when nothing does."""
         ...
 
-    def reserve(self, properties: PublishProperties) -> PublishProperties:
-        """The same properties with a text as long as a signature, for the size of the message."""
+    def reserve(self, properties: PublishProperties) -> int:
+        """How many bytes the signature adds to the packet of a message that is signed alone, at most."""
         ...
 
     def check(self, message: InboundMessage) -> Proof:
@@ -199,8 +199,13 @@ class MessageScreen(Protocol):
         """Note a message after the handlers were called, or after it did not pass."""
         ...
 
-    def sends(self, topic: str, payload: bytes) -> None:
+    def sends(self, topic: str, payload: bytes, *, signed: bool) -> None:
         """Note a message before it is sent.
+
+        Args:
+            topic: The topic.
+            payload: The bytes of the message.
+            signed: Whether the message gets a signature, if the connection has a key.
 
         Raises:
             AuditFailed: The message must not be sent, because it cannot be noted.
@@ -320,6 +325,17 @@ class InboundMessage:
     def must_be_proven(self) -> bool:
         """Whether the connection acts only upon messages whose senders a signature proves."""
         return self.identity is not None and self.identity.verify == "require"
+
+    def may_be_signed_for(self, reader: str | None) -> bool:
+        """Whether the answer to the message may have this endpoint's signature.
+
+        Where proof is asked for, only a proven reader gets signed answers. Otherwise a stranger could choose the id and
+        the receiver of an answer, and somebody else would believe the signature.
+
+        Args:
+            reader: Who gets the answer; None when this is not known.
+        """
+        return not self.must_be_proven or (reader is not None and self.proves(reader))
 
     @property
     def signer(self) -> str | None:

@@ -227,6 +227,9 @@ def read_publish(head: int, data: bytes, at: int, end: int) -> tuple[InboundMess
         if at < end and data[at] < 0x80:  # nearly always, the length of the properties has one byte
             pos = at + 1
             after = pos + data[at]
+        elif at + 1 < end and data[at + 1] < 0x80:  # with a signature, it has two
+            pos = at + 2
+            after = pos + (data[at] & 0x7F | data[at + 1] << 7)
         else:
             pos, after = find_packet(data, at - 1)  # the length is encoded like the length of a packet
         if not pos or after > end:

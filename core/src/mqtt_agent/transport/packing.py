@@ -77,27 +77,26 @@ class PackedPublish(NamedTuple):
     retain: bool
     size: int
 
-    def with_id(self, mid: int) -> bytes:
-        """The bytes of the packet. The packet identifier ``mid`` is ignored at QoS 0."""
-        return b"".join((self.head, _U16.pack(mid) if self.qos else b"", self.properties, self.payload))
+    def with_id(self, mid: int, added: bytes = b"") -> bytes:
+        """The bytes of the packet.
 
-    def with_property(self, name: str, value: str) -> PackedPublish:
-        """The same packet with one more user property.
-
-        Raises:
-            WireError: See :func:`pack_string`.
+        Args:
+            mid: The packet identifier; ignored at QoS 0.
+            added: More user properties; see :func:`pack_user_property`.
         """
-        before, topic, skip, skip_head = self.properties, self.head, 1, 2
+        head, before, packed_id = self.head, self.properties, _U16.pack(mid) if self.qos else b""
+        if not added:
+            return b"".join((head, packed_id, before, self.payload))
+        skip, skip_head = 1, 2
         while before[skip - 1] >= 0x80:  # the properties begin with their length, and so does the packet
             skip += 1
-        while topic[skip_head - 1] >= 0x80:
+        while head[skip_head - 1] >= 0x80:
             skip_head += 1
-        topic = topic[skip_head:]
-        added = b"\x26" + pack_string(name, "a user property") + pack_string(value, "a user property")
-        properties = _length(len(before) - skip + len(added)) + before[skip:] + added
-        size = len(topic) + 2 * self.qos + len(properties) + len(self.payload)
-        head = self.head[:1] + _length(size) + topic
-        return PackedPublish(head, properties, self.payload, self.qos, self.retain, len(head) - len(topic) + size)
+        length = _length(len(before) - skip + len(added))
+        size = _length(self.size - skip_head + len(length) - skip + len(added))
+        return b"".join(
+            (head[:1], size, head[skip_head:], packed_id, length, before[skip:], added, self.payload),
+        )
 
 
 def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties: PublishProperties) -> PackedPublish:
@@ -223,8 +222,22 @@ def _pack_properties(properties: PublishProperties, payload: bytes) -> bytes:
             raise WireError(f"the Message Expiry Interval {expiry:,} is not between 0 and {MAX_SECONDS:,} s")
         packed += b"\x02" + _U32.pack(expiry)
     for name, value in properties.user_properties:
-        packed += b"\x26" + pack_string(name, "a user property") + pack_string(value, "a user property")
+        packed += pack_user_property(name, value)
     return packed
+
+
+def pack_user_property(name: str, value: str) -> bytes:
+    """The bytes of a user property in a packet.
+
+    Raises:
+        WireError: See :func:`pack_string`.
+    """
+    return b"\x26" + _pack_name(name) + pack_string(value, "a user property")
+
+
+@functools.lru_cache(64)
+def _pack_name(name: str) -> bytes:
+    return pack_string(name, "a user property")
 
 
 def pack_string(text: str, what: str) -> bytes:

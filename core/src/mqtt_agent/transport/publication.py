@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mqtt_agent.errors import PayloadTooLarge, TransportError
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.message import PublishProperties, UnsignedMessage
-from mqtt_agent.transport.packing import PackedPublish
+from mqtt_agent.transport.packing import PackedPublish, pack_user_property
 from mqtt_agent.transport.suspects import Key
 
 __all__ = ["Publication"]
@@ -78,7 +78,7 @@ class Publication:
         self.expires: float = math.inf if self._expiry is None else loop.time() + self._expiry
         self.unsigned: UnsignedMessage | None = unsigned
         if unsigned is not None:
-            self._signature: tuple[str, str] | None = None
+            self._signature: bytes = b""
         self.watched: bool = False
         self.refusals: int = 0
 
@@ -87,13 +87,17 @@ class Publication:
         """The topic and the payload, which are the same when a sender sends the message again."""
         return self.topic, self.packed.payload
 
-    def signed(self) -> PackedPublish:
-        """The packet as it leaves, with its signature."""
+    def signed(self, mid: int) -> bytes:
+        """The packet as it leaves, with its signature.
+
+        Args:
+            mid: The packet identifier.
+        """
         if self.unsigned is None:
-            return self.packed
-        if self._signature is None:
-            self._signature = self.unsigned.sign()
-        return self.packed.with_property(*self._signature)
+            return self.packed.with_id(mid)
+        if not self._signature:
+            self._signature = pack_user_property(*self.unsigned.sign())
+        return self.packed.with_id(mid, self._signature)
 
     def expire(self) -> None:
         """Let the message fail, because it has expired before it was sent."""

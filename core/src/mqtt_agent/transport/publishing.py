@@ -92,6 +92,7 @@ class Publishing:
         on_trouble: Callable[[asyncio.Future[int]], None] | None = None,
         on_confirmed: Callable[[asyncio.Future[int]], None] | None = None,
         readers: Collection[str] = (),
+        signed: bool = True,
     ) -> asyncio.Future[int]:
         """Publish a message at QoS 1 without waiting for the broker.
 
@@ -110,6 +111,8 @@ class Publishing:
                 later, and cost more. It must not block. It is not called when the future was canceled.
             readers: The names of all endpoints that act upon the message, if they are known. When all of them check
                 signatures of batches, the message is signed together with others that leave at the same time.
+            signed: Whether the message is signed, if the connection has a key; see
+                :meth:`InboundMessage.may_be_signed_for`.
 
         Returns:
             A future with the reason code of the PUBACK, even if the broker refuses. Cancel the future to give the
@@ -120,8 +123,8 @@ class Publishing:
         """
         self._lifetime.check_usable()
         if self.audit is not None:
-            self._note(topic, payload)
-        if self.identity is not None:
+            self._note(topic, payload, signed=signed)
+        if self.identity is not None and signed:
             if readers and self._batches is not None:
                 unsigned = self._batches.add(topic, payload, properties, readers)
                 if unsigned is not None:
@@ -148,11 +151,10 @@ class Publishing:
             TransportError: The connection has not been started, or has failed permanently.
         """
         self._lifetime.check_usable()
-        if self.identity is not None:
-            properties = self.identity.reserve(properties)
-        self._outbox.pack(topic, payload, 1, False, properties)
+        more = 0 if self.identity is None else self.identity.reserve(properties)
+        self._outbox.pack(topic, payload, 1, False, properties, more)
 
-    def _note(self, topic: str, payload: bytes) -> None:
+    def _note(self, topic: str, payload: bytes, *, signed: bool = True) -> None:
         for namespace, screen in self.screens.items():
             if topic.startswith(f"{namespace}/"):
-                screen.sends(topic, payload)
+                screen.sends(topic, payload, signed=signed)

@@ -18,7 +18,9 @@ from mqtt_agent.errors import (
     ConnectionRefused,
     MQTTAgentError,
     SessionTakenOver,
+    SubscriptionRefused,
     TokenNotIssued,
+    TopicNotAuthorized,
     TransportError,
 )
 from mqtt_agent.metering import Counter
@@ -42,6 +44,7 @@ _STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin 
 _FIRST_ATTEMPTS = 3
 _CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session
 _REFUSED_FOR = 5.0  # seconds; a broker whose own list of users is being replaced refuses for a moment only
+_REFUSALS = (ConnectionRefused, TokenNotIssued, TopicNotAuthorized, SubscriptionRefused)
 _TAKEN_OVER_WITHIN = 10.0  # seconds after a loss during which a takeover counts as a possible cause
 _reconnects = Counter(
     "mqtt_agent.connection.reconnects",
@@ -220,7 +223,11 @@ class Reconnector:
             TransportError: The link was lost meanwhile, or the broker refuses a subscription.
         """
         self.link = link
-        await self._subscriber.open(link)
+        try:
+            await self._subscriber.open(link)
+        except ConnectionLost as error:
+            hint = f"while {self._dialer.client_id!r} subscribed: brokers may do this when they do not allow a topic"
+            raise ConnectionLost(f"{error}, {hint}", reason_code=error.reason_code) from error
         if self.link is not link:  # the link was lost together with the last answer to the subscriptions
             raise self._lost.result()
         self._ready = True
@@ -333,9 +340,10 @@ class Reconnector:
             self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
 
     def _note_refusal(self, errors: list[Exception], since: float) -> float:
-        """Tell those that wait about a login that is refused for a while. The attempts go on.
+        """Tell those that wait about a login or a subscription that is refused for a while. The attempts go on.
 
-        The broker refuses the login, or the token service refuses to issue one.
+        The broker refuses the login, or a topic filter that the endpoint needs, or the token service refuses to issue a
+        login. In all these cases somebody must change a right, and may do so at any time.
 
         Args:
             errors: Why the attempts have failed, at each of the brokers. While one of them only does not answer, it may
@@ -345,7 +353,7 @@ class Reconnector:
         Returns:
             The same time for the next attempt.
         """
-        refusals = [each for each in errors if isinstance(each, (ConnectionRefused, TokenNotIssued))]
+        refusals = [each for each in errors if isinstance(each, _REFUSALS)]
         if len(refusals) < len(errors) or not all(map(_is_lasting, refusals)):
             return math.inf
         now = asyncio.get_running_loop().time()
@@ -381,8 +389,8 @@ class Reconnector:
                 logger.exception("an endpoint could not announce itself after a reconnect")
 
 
-def _is_lasting(error: ConnectionRefused | TokenNotIssued) -> bool:
+def _is_lasting(error: ConnectionRefused | TokenNotIssued | TopicNotAuthorized | SubscriptionRefused) -> bool:
     """Whether the error repeats until somebody changes the login, or the rules of the broker or token service."""
     if isinstance(error, TokenNotIssued):
         return error.refused
-    return error.reason_code in LASTING_REFUSALS
+    return not isinstance(error, ConnectionRefused) or error.reason_code in LASTING_REFUSALS

@@ -72,16 +72,13 @@ class Subscriber:
             self._subscriptions.dispatch(message)
 
     def _dispatch_screened(self, message: InboundMessage) -> None:
-        screens: list[MessageScreen] = []
-        passes = True
-        for namespace, screen in self._screens.items():
-            if message.topic.startswith(f"{namespace}/"):
-                screens.append(screen)
-                passes = passes and screen.passes(message)
-        if passes:
-            self._subscriptions.dispatch(message)
+        screens = [each for space, each in self._screens.items() if message.topic.startswith(f"{space}/")]
+        for each in screens:
+            if not each.passes(message):
+                message.acknowledge()
+                break
         else:
-            message.acknowledge()
+            self._subscriptions.dispatch(message)
         for each in screens:
             each.received(message)
 

@@ -65,8 +65,8 @@ class Inbox:
         try:
             task = decode(Task, message.payload, self._scope.max_payload)
         except WireError as error:
-            self._faults.refuse(message, "an unreadable task", error)
             self._refuse_unreadable(message, error, writer)
+            self._faults.refuse(message, "an unreadable task", error)
             message.acknowledge()
             return
         if writer is not None and not self._is_from(writer, task, message):
@@ -75,20 +75,23 @@ class Inbox:
         reply_to = message.response_topic if writer is None else self._replies.bound_topic(writer)
         problem = self._problem(task, reply_to, bound=writer is not None)
         if problem is not None:
+            signed = message.may_be_signed_for(task.sender)
             self._faults.refuse(message, "a task that is refused", problem)
             message.refuse(problem, "INVALID_TASK")
-            self._refuse(task, reply_to, problem, bound=writer is not None)
+            self._refuse(task, reply_to, problem, bound=writer is not None, signed=signed)
             message.acknowledge()
             return
         if message.refusal is not None:
-            self._replies.refuse(task, reply_to, "unauthorized", message.refusal.reason, code=message.refusal.code)
+            reason, code = message.refusal.reason, message.refusal.code
+            self._replies.refuse(task, reply_to, "unauthorized", reason, code, signed=message.may_be_signed_for(None))
             message.acknowledge()
             return
         if not self._is_allowed(task.sender):
-            self._faults.refuse(message, "a task of a requester that is not allowed", repr(task.sender))
             what = f"{task.sender or 'a requester without a name'} may not give tasks to {self._scope.agent_id}"
+            self._faults.tell(message.topic, "a task of a requester that is not allowed", repr(task.sender))
+            signed = message.may_be_signed_for(task.sender)
             message.refuse(what, "NOT_ALLOWED")
-            self._replies.refuse(task, reply_to, "unauthorized", what, code="NOT_ALLOWED")
+            self._replies.refuse(task, reply_to, "unauthorized", what, "NOT_ALLOWED", signed=signed)
             message.acknowledge()
             return
         expires_at = None if task.expires_at is None else read_time(task.expires_at)
@@ -134,12 +137,13 @@ class Inbox:
             return f"expires_at {task.expires_at!r:.80} is not an ISO 8601 time such as 2099-12-31T23:59:59Z"
         return None
 
-    def _refuse(self, task: Task, reply_to: str | None, problem: str, *, bound: bool) -> None:
+    def _refuse(self, task: Task, reply_to: str | None, problem: str, *, bound: bool, signed: bool) -> None:
         if is_identifier(task.task_id):
             sender = task.sender if is_identifier(task.sender) else None
             if not bound and reply_to not in self._replies.default_topics(task.task_id, sender):
                 reply_to = None
-            self._replies.refuse(task.model_copy(update={"sender": sender}), reply_to, "invalid_task", problem)
+            task = task.model_copy(update={"sender": sender})
+            self._replies.refuse(task, reply_to, "invalid_task", problem, signed=signed)
 
     def _refuse_unreadable(self, message: InboundMessage, error: WireError, writer: str | None) -> None:
         """Reject an unreadable task, if the payload or the correlation data contains the task's id."""
@@ -153,7 +157,10 @@ class Inbox:
             task_id = (message.correlation_data or b"").decode(errors="replace")
         if is_identifier(task_id):
             reply_to = self._readable_by(str(task_id), message, writer)
-            self._replies.refuse(Task(task_id=str(task_id), sender=writer), reply_to, "invalid_task", str(error))
+            reader = writer or self._scope.topics.agent_of_results(reply_to or "")
+            signed = message.may_be_signed_for(reader)
+            task = Task(task_id=str(task_id), sender=writer)
+            self._replies.refuse(task, reply_to, "invalid_task", str(error), signed=signed)
 
     def _readable_by(self, task_id: str, message: InboundMessage, writer: str | None) -> str | None:
         """The topic to which the rejection of an unreadable task goes; None for the default topics."""
@@ -246,7 +253,9 @@ class Inbox:
             else:
                 unknown = f"{self._scope.agent_id} does not know task {task_id}"
                 message.refuse(unknown)
-                self._replies.refuse(Task(task_id=task_id, sender=sender), reply_to, "not_found", unknown)
+                signed = message.may_be_signed_for(sender)
+                task = Task(task_id=task_id, sender=sender)
+                self._replies.refuse(task, reply_to, "not_found", unknown, signed=signed)
         else:
             self._faults.refuse(message, "an unknown action", repr(control.action))
 

@@ -142,7 +142,7 @@ class ReceivedTasks:
     def _refuse(self, message: InboundMessage, task: Task, reply_to: str | None, kind: str, why: str) -> None:
         message.refuse(why)
         message.acknowledge()
-        self._replies.refuse(task, reply_to, kind, why)
+        self._replies.refuse(task, reply_to, kind, why, signed=message.may_be_signed_for(task.sender))
 
     async def _take_bare(self, task: Task, reply_to: str | None, message: InboundMessage) -> None:
         """Take a message that has only a task id. Such a message asks for the task's result or state."""

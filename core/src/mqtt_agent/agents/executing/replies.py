@@ -181,7 +181,7 @@ class Replies:
         topics = [self._scope.topics.task_result(task_id)]
         return topics if requester is None else [*topics, self._scope.topics.results(requester)]
 
-    def publish(self, topic: str, payload: bytes, task_id: str) -> asyncio.Future[int] | None:
+    def publish(self, topic: str, payload: bytes, task_id: str, *, signed: bool = True) -> asyncio.Future[int] | None:
         """Publish a message about a task. The message may get lost: then the requester asks again.
 
         Returns:
@@ -189,7 +189,7 @@ class Replies:
         """
         try:
             properties = PublishProperties(correlation_data=task_id.encode())
-            return self._scope.connection.publish_soon(topic, payload, properties=properties)
+            return self._scope.connection.publish_soon(topic, payload, properties=properties, signed=signed)
         except MQTTAgentError as error:
             logger.info("a reply about task %s was not sent: %s", task_id, error)
             return None
@@ -224,7 +224,16 @@ class Replies:
         for topic in self.topics(no_task, requester, reply_to):
             self.publish(topic, pydantic_core.to_json(result), no_task)
 
-    def refuse(self, task: Task, reply_to: str | None, kind: str, message: str, code: str | None = None) -> None:
+    def refuse(
+        self,
+        task: Task,
+        reply_to: str | None,
+        kind: str,
+        message: str,
+        code: str | None = None,
+        *,
+        signed: bool,
+    ) -> None:
         """Reject a task, and store nothing.
 
         Args:
@@ -233,8 +242,9 @@ class Replies:
             kind: The fault's type.
             message: Why the task is rejected.
             code: The fault's code.
+            signed: Whether the answer is signed, if the agent has a key.
         """
         ending = Ending(TaskState.REJECTED, fault=TaskFault(type=kind, message=message, code=code))
         result = result_of(task.task_id, self._scope.agent_id, task.sender, ending)
         for topic in self.topics(task.task_id, task.sender, reply_to):
-            self.publish(topic, pydantic_core.to_json(result), task.task_id)
+            self.publish(topic, pydantic_core.to_json(result), task.task_id, signed=signed)

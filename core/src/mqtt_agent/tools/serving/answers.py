@@ -54,6 +54,8 @@ class Answers:
         messages: list[InboundMessage],
         payload: bytes,
         on_over: Callable[[], object] | None = None,
+        *,
+        signed: bool = True,
     ) -> None:
         """Publish a response, and acknowledge the call when the broker has confirmed the response.
 
@@ -66,10 +68,12 @@ class Answers:
             messages: The call's message and its repeats.
             payload: The response.
             on_over: Called once, when the broker has confirmed the response or no response can be sent.
+            signed: Whether the response is signed, if the server has a key.
         """
         properties = PublishProperties(correlation_data=messages[-1].correlation_data if messages else None)
         readers = () if self._connection.identity is None else _signers(messages)
-        answer = _Answer(self._connection, self._server_id, call_id, reply_to, messages, properties, readers, on_over)
+        parts = self._connection, self._server_id, call_id, reply_to, messages, properties, readers, signed
+        answer = _Answer(*parts, on_over)
         answer.send(payload)
 
     def resend(self, call_id: str, reply_to: str, payload: bytes) -> None:
@@ -81,9 +85,11 @@ class Answers:
 
     def reject(self, call_id: str, reply_to: str, message: InboundMessage, error: CallFault) -> None:
         """Refuse an invalid call: answer it with an error, and then acknowledge its message."""
+        client_of = self._topics.client_of_responses
+        signed = message.may_be_signed_for(client_of(reply_to) or client_of(reply_to.rpartition("/")[0]))
         message.refuse(error.message, error.code or "")
         response = Response(call_id=call_id, status="error", error=error, server=self._server_id)
-        self.publish_soon(call_id, reply_to, [message], encode(response))
+        self.publish_soon(call_id, reply_to, [message], encode(response), signed=signed)
 
     def answer_query(self, query_id: str, reply_to: str, result: Any) -> None:
         """Answer a query. Queries are acknowledged on arrival."""
@@ -105,6 +111,7 @@ class _Answer:
         "_replaced",
         "_reply_to",
         "_server_id",
+        "_signed",
     )
 
     def __init__(
@@ -116,6 +123,7 @@ class _Answer:
         messages: list[InboundMessage],
         properties: PublishProperties,
         readers: tuple[str, ...],
+        signed: bool,
         on_over: Callable[[], object] | None,
     ) -> None:
         self._connection = connection
@@ -125,6 +133,7 @@ class _Answer:
         self._messages = messages
         self._properties = properties
         self._readers = readers
+        self._signed = signed
         self._on_over = on_over
         self._replaced = False  # by an error
 
@@ -135,6 +144,7 @@ class _Answer:
                 payload,
                 properties=self._properties,
                 readers=self._readers,
+                signed=self._signed,
                 on_confirmed=self._on_confirmed,
             )
         except MQTTAgentError as error:

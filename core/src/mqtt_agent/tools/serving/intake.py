@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -39,9 +39,11 @@ class Intake:
 
     Args:
         scope: What all parts of the server share.
+        on_stranger: Called when somebody asks whether this server is there who proves nothing, where proof is needed.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, on_stranger: Callable[[], None]) -> None:
+        self._on_stranger = on_stranger
         self._connection = scope.connection
         self._topics = topics = scope.topics
         self._dialect = scope.dialect
@@ -300,7 +302,13 @@ class Intake:
         self._on_query(message, _sender_of(message))
 
     def _on_query(self, message: InboundMessage, sender: str | None = None) -> None:
-        if self._marker.recognize(message):
+        """Answer a query.
+
+        Where proof is needed, a stranger gets no answer: it would choose its id and its receiver. But a server whose
+        key is not trusted here must not take this server for gone, and take over its names. So this server shows its
+        card again.
+        """
+        if message.refusal is None and self._marker.recognize(message):
             return
         try:
             query = decode(Query, message.payload, self._max_payload)
@@ -308,6 +316,10 @@ class Intake:
             self._faults.refuse(message, "an unreadable query", error)
             return
         if self._executor is None or message.retain:
+            return
+        if message.refusal is not None:
+            if query.call is None and not query.call_ids:
+                self._on_stranger()
             return
         if not is_identifier(query.client):
             self._faults.refuse(message, "a query from an impossible client name", repr(query.client))

@@ -32,6 +32,8 @@ SERVER_FEATURES = ("query", "call", LISTED)
 _LOST = "the server has lost its connection, or has died"
 _CORRECT_AFTER = 1.0  # seconds
 _LIST_AGAIN_WITHIN = 1.0
+_SHOWN_EVERY = 2.0
+"""Seconds between two shows of the server card to strangers, who may ask often. A server waits 5 s for an answer."""
 """Seconds within which a replica publishes a tool card again that does not list the replica."""
 _MANY_LISTED = 16
 """How many replicas a tool card lists at least before a server looks which of them are gone."""
@@ -94,6 +96,8 @@ class Presence:
         """The replicas that the latest card of each tool on the broker lists."""
         self._listing_again: dict[str, asyncio.TimerHandle] = {}
         self._tasks = BackgroundTasks(self._on_failure)
+        self._shown_at = -_SHOWN_EVERY
+        """Loop time of the latest show of the server card to strangers."""
         self._faults = FaultLog(logger)
         self._refresher = Refresher(self._refresh)
 
@@ -385,6 +389,13 @@ class Presence:
         """Publish the server card again, because another replica may not have got it."""
         if self.announced:
             self._tasks.start(self._publish_server_card("online"))
+
+    def show_to_strangers(self) -> None:
+        """Publish the server card again, at most once in a while, for servers that ask whether this one is there."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._shown_at + _SHOWN_EVERY:
+            self._shown_at = now
+            self.show_again()
 
     def copies(self) -> list[tuple[str, bytes]]:
         """The topics and payloads of this server's cards, which a question is answered with."""

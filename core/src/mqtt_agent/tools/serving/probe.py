@@ -80,6 +80,9 @@ class Inquiry:
         """
         self._heard.pop(server, None)
         self._heard[server] = self._connection.epoch  # the latest is the last
+        for asked in self._asked.values():
+            if asked.server == server:
+                asked.answered.set()
         if len(self._heard) > _MOST_HEARD:
             del self._heard[next(iter(self._heard))]
 
@@ -215,9 +218,9 @@ class Inquiry:
         bound = message.topic != self._inbox(False)
         sender = message.topic.rpartition("/")[2] if bound else None
         asked = self._asked.get(response.call_id)
-        if asked is not None and sender == (asked.server if asked.bound else None):
+        # On a plain topic, everybody can answer, and only a signature proves that the server itself has.
+        if asked is not None and response.server == asked.server and sender == (asked.server if asked.bound else None):
             self.hear(asked.server)
-            asked.answered.set()
         elif response.call_id.startswith(MARKER_PREFIX) and sender in (None, self._scope.server_id):
             returned = self._inboxes.get(bound)
             if returned is not None:

@@ -212,6 +212,8 @@ class Rivals:
             cards: The cards of the servers.
         """
         silent = [card for card in cards if "query" in (card.features or ())]
+        # A server to which this one proves nothing shows its card, and sends no answer.
+        await self.follow(self._followed | {card.server for card in silent})
         for again in (False, True):
             told = await asyncio.gather(*map(self._inquiry.is_gone, silent))
             silent = [card for card, gone in zip(silent, told, strict=True) if gone]
@@ -220,13 +222,15 @@ class Rivals:
             if not again:
                 await self.news(_ASK_AGAIN)
         for card in silent:
-            if self._cards.get(card.server) == card:
+            latest = self._cards.get(card.server)
+            # The same card may have arrived again. When it does not say when it was written, that is when it arrived.
+            if latest is not None and latest.model_copy(update={"last_seen": card.last_seen}) == card:
                 logger.warning(
                     "server %s says online, but does not take or does not answer queries: server %s treats it as gone",
                     card.server,
                     self._scope.server_id,
                 )
-                self._absent[card.server] = card
+                self._absent[card.server] = latest
 
     def hear(self, name: str) -> None:
         """Note that a server of this name has spoken: none of these servers counts as gone any more."""

@@ -210,8 +210,8 @@ class ToolServer(ToolChoice, Sharing, Service):
         self._changes = Changes(
             self.server_id, self._tasks, self._offer_late, self._remove, self._replace, self._is_missing
         )
-        self._intake = Intake(scope)
         self._presence = Presence(scope, self._offered, self._cards)
+        self._intake = Intake(scope, self._presence.show_to_strangers)
         self._contents = Contents(scope, self._content_settings)
         self._requests = Requests(scope, self._answerer, self._contents)
         self._presence.about = self._requests.about
