@@ -40,6 +40,7 @@ class HTTPFaces:
         host: The address to listen on.
         allowed: Further names of this host that a request may have in its Host and Origin headers.
         timeout: Seconds that a call may take; None means no limit.
+        servers: The names of the only tool servers that are shown; None means all servers.
         idle: Seconds after the last request of an identity until its connection is closed.
 
     Raises:
@@ -54,6 +55,7 @@ class HTTPFaces:
         host: str = "127.0.0.1",
         allowed: Sequence[str] = (),
         timeout: float | None = None,
+        servers: Sequence[str] | None = None,
         idle: float = DEFAULT_SESSION_IDLE_TIMEOUT,
     ) -> None:
         self._identities = by_bearer(identities)
@@ -61,8 +63,11 @@ class HTTPFaces:
             raise ValueError(f"{host} can be reached by other machines, so MCP clients need a bearer token")
         security = _security(host, allowed)
 
+        def make_face(client: ToolClient | Agent) -> Face:
+            return Face(client, timeout=timeout, servers=servers)
+
         def make_own(identity: Identity) -> _Own:
-            return _Own(identity.agent_id, lambda: make_client(identity), security, timeout, idle)
+            return _Own(identity.agent_id, lambda: make_client(identity), make_face, security, idle)
 
         self._own = {each.agent_id: make_own(each) for each in identities}
 
@@ -114,14 +119,14 @@ class _Own:
         self,
         agent_id: str,
         make_client: Callable[[], ToolClient | Agent],
+        make_face: Callable[[ToolClient | Agent], Face],
         security: TransportSecuritySettings,
-        timeout: float | None,
         idle: float,
     ) -> None:
         self._agent_id = agent_id
         self._make_client = make_client
+        self._make_face = make_face
         self._security = security
-        self._timeout = timeout
         self._idle = idle
         self._users = 0
         self._life: asyncio.Task[None] | None = None
@@ -183,7 +188,7 @@ class _Own:
                 await asyncio.wait([earlier])  # both may have the same MQTT client id
             async with self._make_client() as client:
                 client.connection.on_failed.append(lambda error: self._on_failed(ready, end, error))
-                face = Face(client, timeout=self._timeout)
+                face = self._make_face(client)
                 app = face.server.streamable_http_app(
                     transport_security=self._security, session_idle_timeout=self._idle
                 )
