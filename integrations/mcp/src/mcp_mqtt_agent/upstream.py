@@ -21,7 +21,7 @@ from mcp_mqtt_agent.child import Streams, child_process
 from mcp_mqtt_agent.results import error_of, unavailable
 from mcp_mqtt_agent.rounds import finish
 from mcp_mqtt_agent.session import Session
-from mcp_mqtt_agent.watching import OnChange, Watching, changes_of
+from mcp_mqtt_agent.watching import Asker, OnChange, Watching, changes_of
 
 __all__ = ["Tools", "Upstream", "over_http", "over_stdio"]
 
@@ -243,13 +243,13 @@ class Upstream:
         """How to use the server."""
         return None if self._session is None else self._session.instructions
 
-    async def listen(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def listen(self, params: dict[str, Any], asker: Asker) -> dict[str, Any]:
         """Tell the changes that a client asks for; see :meth:`Watching.ask`.
 
         Raises:
             ToolError: The server is gone.
         """
-        return await self._watching.ask(await self._present(), params)
+        return await self._watching.ask(await self._present(), params, asker)
 
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for the result of a method that only reads. It is asked again when the server has lost the session.
