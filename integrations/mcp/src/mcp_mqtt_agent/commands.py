@@ -132,11 +132,12 @@ async def _over_stdio(session: Session, timeout: float | None, agents: bool, ser
     from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
 
     from mcp_mqtt_agent.face import Face
+    from mcp_mqtt_agent.lines import reread
 
     name = session.settings.name
     async with _agent_for(session, name) if agents and name is not None else session.client() as client:
         face = Face(client, timeout=timeout, servers=servers)
-        async with face.live(), stdio_server() as (reading, writing):
+        async with face.live(), stdio_server() as (read, writing), reread(read, writing) as reading:
             await face.server.run(reading, writing, face.server.create_initialization_options())
 
 

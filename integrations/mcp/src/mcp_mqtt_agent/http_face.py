@@ -16,7 +16,7 @@ from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_mqtt_agent.face import Face
@@ -96,6 +96,10 @@ class HTTPFaces:
         if identity is None:
             refused = PlainTextResponse("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
             await refused(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["method"] == "GET" and "mcp-session-id" not in Headers(scope=scope):
+            # A client that asks before it has a session takes only this answer for "there is no stream", and goes on.
+            await Response(None, 405, {"Allow": "GET, POST, DELETE"})(scope, receive, send)
             return
         async with contextlib.AsyncExitStack() as stack:
             try:

@@ -35,6 +35,11 @@ _NEGOTIATED_WITHIN = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _LOOK_EVERY = 30.0
 """Seconds between two looks at the tools of a server over HTTP, which may be gone without a word."""
+_CLOSED = ("Connection closed", "SSE stream ")
+"""How the SDK says itself that a connection has ended. Many servers use the same error code for other faults."""
+_FORGOTTEN_CODES = (types.INVALID_REQUEST, types.CONNECTION_CLOSED, -32001)
+_FORGOTTEN = ("session", "not initialized")
+"""How servers say over HTTP that they do not know a session, each in words of its own."""
 _BACK_WITHIN = 5.0
 """Seconds that a call waits for a server that is about to come back."""
 
@@ -273,12 +278,15 @@ class Upstream:
 
     def _is_lost(self, session: Session, error: MCPError) -> bool:
         """Whether an error says that the session is over. A session that was only forgotten is given up."""
-        if session.ended.is_set() or error.code == types.CONNECTION_CLOSED:
+        closed = error.code == types.CONNECTION_CLOSED and error.message.startswith(_CLOSED)
+        if session.ended.is_set() or closed:
             # Over HTTP, one request alone can lose its connection. Over pipes, the next try waits for the next session.
             if session is self._session and not self._stateless:
                 self._up.clear()
             return True
-        forgotten = self._stateless and not session.modern and "session" in error.message.lower()
+        said = error.message.lower()
+        unknown = error.code in _FORGOTTEN_CODES and any(each in said for each in _FORGOTTEN)
+        forgotten = unknown and self._stateless and not session.modern
         if forgotten:
             self._stale.set()
             self._up.clear()
