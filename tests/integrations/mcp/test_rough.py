@@ -10,10 +10,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from brokers import Broker, free_port
+from mcp_mqtt_agent.http_face import HTTPFaces
 from mcp_mqtt_agent.lines import read_line
 from mqtt_agent import ToolClient, ToolContext, ToolServer
+from mqtt_agent.adapting.bearers import Identity
 from mqtt_agent.errors import ToolFailed, ToolUnavailable
 from support import becomes, kill, soon
 
@@ -35,6 +38,18 @@ def test_a_line_with_half_a_character_or_with_other_bytes_is_read() -> None:
     assert read_line(b"no JSON") == (None, None)
     assert read_line(b"[" * 100_000) == (None, None)
     assert read_line(b'{"jsonrpc":"2.0","id":1,"error":"x"}') == (None, {"jsonrpc": "2.0", "id": 1, "error": "x"})
+
+
+async def test_a_client_without_a_session_is_told_that_there_is_no_stream() -> None:
+    def make_client(identity: Identity) -> ToolClient:
+        raise AssertionError("no connection is made for it")
+
+    faces = HTTPFaces([Identity("caller", "s3cret")], make_client)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=faces)) as client:
+        token = {"Authorization": "Bearer s3cret", "Accept": "*/*"}
+        answer = await soon(client.get("http://127.0.0.1/mcp", headers=token))
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, DELETE")
+        assert (await soon(client.get("http://127.0.0.1/mcp"))).status_code == 401
 
 
 @pytest.mark.long
