@@ -141,7 +141,7 @@ async def test_a_client_that_writes_odd_lines_gets_an_answer_to_each_request(mos
         async def answer(id: Any) -> Any:
             while True:
                 assert face.stdout is not None
-                message = json.loads(await soon(face.stdout.readline(), 30))
+                message = json.loads(await soon(face.stdout.readline(), 90))
                 if message.get("id", message.get("params", {}).get("progressToken")) == id:
                     return message
 
