@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -109,6 +110,25 @@ async def test_a_client_asks_a_replica_again_that_has_restarted(
         while (await soon(changes.__anext__())) != ServerChange("books", UPDATED, {"uri": "x:a"}):
             pass
         await soon(server.stop())
+
+
+@pytest.mark.rule("EVENTS-1")
+async def test_a_client_asks_again_before_the_server_forgets_it(
+    strange_server: StrangeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_agent.tools.calling.listening._SHORTEST", 0.02)
+    got: list[dict[str, Any]] = []
+    topic = f"{strange_server.mcp}/servers/odd/request"
+    await strange_server.connection.subscribe(topic, lambda message: got.append(json.loads(message.payload)))
+    await strange_server.show(capabilities=TELLS, started="2026-01-01T00:00:00.000Z", epoch=1)
+    client = await make_client("agent-a")
+    changes = client.watch_changes()
+    for times, seconds in enumerate([0.1, 0, 10**300], 1):
+        await until(lambda times=times: len(got) == times)
+        request = {"client": client.agent_id, "call_id": got[-1]["request_id"]}
+        result = {"notifications": got[-1]["params"]["notifications"], "seconds": seconds}
+        await strange_server.reply(request, status="ok", result=result)
+    changes.close()
 
 
 async def test_a_client_believes_only_events_of_the_server_in_the_topic_and_of_what_it_wants(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from typing import Any
 
 import pytest
 from brokers import ALL_BROKERS, Ejabberd
 from mqtt_agent import ToolError, ToolServer
-from mqtt_agent.errors import CallerNotAuthorized, CallTimeout, ToolFailed, ToolUnavailable
+from mqtt_agent.display.lacking import first_few
+from mqtt_agent.errors import CallerNotAuthorized, CallTimeout, ToolFailed, ToolUnavailable, TopicNotAuthorized
 from mqtt_agent.tools import ServerRequest
 from mqtt_agent.tools.calling import requests
 from mqtt_agent.transport import InboundMessage
@@ -150,7 +150,7 @@ async def test_a_request_whose_replica_is_gone_goes_to_another_one(
 
 
 @pytest.mark.rule("SCARD-9", "REQUEST-1")
-async def test_a_list_says_which_servers_it_lacks_and_an_empty_list_is_an_error_then(
+async def test_a_list_says_which_servers_it_lacks(
     strange_server: StrangeServer, make_server: MakeServer, make_client: MakeClient
 ) -> None:
     await strange_server.show(status="offline", capabilities={"resources": {}}, unavailable="lost, nobody knows why")
@@ -163,17 +163,20 @@ async def test_a_list_says_which_servers_it_lacks_and_an_empty_list_is_an_error_
     said = ["server odd: lost, nobody knows why"]
     tools, servers = await soon(client.list_tools()), await soon(client.list_servers())
     assert (tools, tools.incomplete, servers, servers.incomplete) == ([], said, [], said)
-    with pytest.raises(ToolUnavailable, match="no server could be asked for its resources: server odd: .*lost, nobody"):
-        await soon(client.list_resources())
-    assert (await soon(client.list_prompts())) == []  # the server has none
+    resources = await soon(client.list_resources())
+    assert (resources, list(resources.missing)) == ([], ["odd"])
+    assert resources.incomplete[0].endswith("lost, nobody knows why")
+    assert (await soon(client.list_resources(["books"]))).incomplete == []
+    with pytest.raises(ToolUnavailable, match="odd: no online replica has resources: lost, nobody knows why"):
+        await soon(client.list_resources("odd"))
+    prompts = await soon(client.list_prompts())
+    assert (prompts, prompts.incomplete) == ([], [])  # the server has none
     server = make_server("books")
     library(server)
     await soon(server.start())
 
     async def sees_three() -> bool:
-        with contextlib.suppress(ToolUnavailable):  # the card of the new server has not arrived yet
-            return len(await client.list_resources()) == 3
-        return False
+        return len(await client.list_resources()) == 3
 
     await becomes(sees_three)
     [lacking] = (await soon(client.list_resources())).incomplete
@@ -190,6 +193,63 @@ async def test_a_list_says_which_servers_it_lacks_and_an_empty_list_is_an_error_
         return not (await client.list_tools()).incomplete and not (await client.list_resources()).incomplete
 
     await becomes(is_whole)
+
+
+@pytest.mark.rule("SCARD-9")
+async def test_servers_that_never_were_hide_no_server_that_was_lost(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    """Anybody who may write cards may write many of them, with names that come before all others."""
+    client = await make_client()
+    await strange_server.show(capabilities={"resources": {}})
+
+    async def sees_it() -> bool:
+        return bool(await client.list_servers())
+
+    await becomes(sees_it)
+    lost: dict[str, Any] = {"status": "offline", "unavailable": "lost", "capabilities": {"resources": {}}}
+    for number in range(30):
+        server = f"a{number}"
+        await strange_server.tell(f"servers/{server}/card", {"server": server, "tools": ["x"], **lost}, retain=True)
+    await strange_server.show(**lost, tools=["x"])
+
+    async def lacks_all() -> bool:
+        return len((await client.list_tools()).incomplete) == 31
+
+    await becomes(lacks_all)
+    for listed in (await soon(client.list_tools()), await soon(client.list_servers())):
+        assert listed.incomplete[0] == "server odd: lost"
+        assert first_few(listed.incomplete)[0] == "server odd: lost"
+        assert first_few(listed.incomplete)[-1] == "and 12 more"
+    assert "odd" in (await soon(client.list_resources(["odd"], timeout=0.1))).missing
+
+
+async def test_a_server_that_lets_a_client_read_nothing_is_not_missing_in_a_list(
+    make_server: MakeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, open_to_all = make_server("secret"), make_server("books")
+    library(secret, allowed_callers=["agent-b"])
+    library(open_to_all)
+    await soon(secret.start())
+    await soon(open_to_all.start())
+    client = await make_client("agent-a")
+
+    async def sees_both() -> bool:
+        return len(await client.list_servers()) == 2
+
+    await becomes(sees_both)
+    listed = await soon(client.list_resources())
+    assert ({each["server"] for each in listed}, listed.incomplete) == ({"books"}, [])
+    publish = client.connection.publish
+
+    async def deny(topic: str, *args: Any, **options: Any) -> Any:
+        if "servers/secret:" in topic:
+            raise TopicNotAuthorized("the broker does not allow it", topic=topic)
+        return await publish(topic, *args, **options)
+
+    monkeypatch.setattr(client.connection, "publish", deny)
+    listed = await soon(client.list_resources())
+    assert ({each["server"] for each in listed}, listed.incomplete) == ({"books"}, [])
 
 
 @pytest.mark.rule("SCARD-9")

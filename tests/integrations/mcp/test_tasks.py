@@ -230,4 +230,4 @@ async def test_a_stream_that_is_refused_leaves_no_resource_watched(
         sending = peer.session._dispatcher.send_raw_request(data["method"], data["params"], {})  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(MCPError, match="has not declared"):
             await soon(sending, 20)
-        assert face._subscribing._held == {}  # pyright: ignore[reportPrivateUsage]
+        assert face._subscribing._servers == {}  # pyright: ignore[reportPrivateUsage]

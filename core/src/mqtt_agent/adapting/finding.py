@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from mqtt_agent.adapting.calling import tool_client_of
 from mqtt_agent.agents import Agent
+from mqtt_agent.display.lacking import first_few
 from mqtt_agent.display.suggestions import hint_for
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools import ToolClient
@@ -236,7 +237,7 @@ class EmptyHands:
         """
         if found.incomplete != self._lacking and found.asked:
             self._lacking = found.incomplete
-            for each in found.incomplete:
+            for each in first_few(found.incomplete):
                 logger.warning("the list of tools is incomplete in namespace %r at %s: %s", namespace, url, each)
         count = len(found.tools) + len(found.peers)
         if bool(count) != self._told or not found.asked:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +29,6 @@ __all__ = ["PeerChange", "Peers"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_MOST_LOST = 20
 _ANSWERED_WITHIN = 2.0
 """Seconds in which a live member of a pool answers the Last Will of a dead member."""
 
@@ -70,6 +71,9 @@ class Peers:
         self._topics = scope.topics
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
+        self._numbers = itertools.count()
+        self._met: dict[str, int] = {}
+        """The agents that have been online, each with a number that grows: who has come first has the smallest one."""
         self._shown: dict[str, tuple[AgentCard, AgentCard]] = {}
         """The cards that do not say the agent's present status, each with a copy that does."""
         self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
@@ -135,8 +139,11 @@ class Peers:
                 found.append(card)
         return found
 
-    def lost(self, but: str) -> list[str]:
-        """The agents that are offline although nobody has stopped them, one sentence for each of up to 20.
+    def lost(self, but: str) -> dict[str, str]:
+        """The agents that are offline although nobody has stopped them, each with the reason.
+
+        Those that this agent has seen online come first, as they came: somebody who writes the cards of many agents
+        that never were cannot hide an agent that was lost.
 
         Args:
             but: The id of an agent that does not count.
@@ -144,9 +151,9 @@ class Peers:
         offline = (name for name, status in self._statuses.items() if status.status != "online" and name != but)
         # An agent that is stopped sets its card offline too. An agent that only gives tasks is nobody's peer.
         cards = (self._cards[name] for name in offline if name in self._cards)
-        names = sorted(c.name for c in cards if c.status == "online" and not (c.meta or {}).get("requester"))
-        more = [f"and {len(names) - _MOST_LOST} more agents"] if len(names) > _MOST_LOST else []
-        return [f"agent {name} has lost its connection, or has died" for name in names[:_MOST_LOST]] + more
+        names = [c.name for c in cards if c.status == "online" and not (c.meta or {}).get("requester")]
+        names.sort(key=lambda name: (self._met.get(name, math.inf), name))
+        return dict.fromkeys(names, "has lost its connection, or has died")
 
     def is_known(self, name: str) -> bool:
         """Whether the agent has published a card or a status."""
@@ -247,6 +254,7 @@ class Peers:
         self._cards.clear()
         self._shown.clear()
         self._statuses.clear()
+        self._met.clear()
 
     def _is_watched(self) -> bool:
         return any(name is None and not watcher.closed for watcher, name in self._watchers.items())
@@ -297,6 +305,8 @@ class Peers:
         before = self._statuses.get(name)
         was_online = self.is_online(name)
         self._statuses[name] = status
+        if status.status == "online":
+            self._met.setdefault(name, next(self._numbers))
         restarted = before is not None and status.started != before.started
         # The peer reconnected before its Last Will was published. The peer's session may still have lost messages.
         back = before is not None and status.epoch is not None and status.epoch != before.epoch
@@ -334,6 +344,7 @@ class Peers:
             self._shown.pop(name, None)
         else:
             known = self._statuses.pop(name, None)
+            self._met.pop(name, None)
         self._compare(name, was_online, changed=known is not None)
 
     def _tell(self, name: str, kind: Literal["online", "offline", "changed"]) -> None:

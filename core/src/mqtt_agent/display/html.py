@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, TypeVar
+
+from mqtt_agent.display.lacking import first_few
 
 __all__ = ["ROUND", "Table", "card", "colour_of", "coloured", "duration", "escaped", "one_line", "table"]
 
@@ -38,24 +40,29 @@ class Table(list[T], ABC):
     Args:
         items: The entries.
         incomplete: What the list lacks and why, one sentence for each reason.
+        missing: Whose entries the list lacks, by name, each with the reason.
 
     Attributes:
         incomplete: What the list lacks and why, one sentence for each reason. Empty when the list is whole.
+        missing: The servers or agents whose entries the list lacks, by name, each with the reason.
     """
 
     _what: ClassVar[str]
     _columns: ClassVar[Sequence[str]]
 
-    def __init__(self, items: Iterable[T] = (), incomplete: Iterable[str] = ()) -> None:
+    def __init__(
+        self, items: Iterable[T] = (), incomplete: Iterable[str] = (), missing: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(items)
         self.incomplete: list[str] = list(incomplete)
+        self.missing: dict[str, str] = dict(missing or {})
 
     @abstractmethod
     def _row(self, item: T) -> Sequence[str]:
         """The cells of one row, as HTML."""
 
     def _repr_html_(self) -> str:
-        lacks = "".join(f"<div><i>incomplete: {escaped(each)}</i></div>" for each in self.incomplete)
+        lacks = "".join(f"<div><i>incomplete: {escaped(each)}</i></div>" for each in first_few(self.incomplete))
         if not self:
             return f"<i>no {self._what}s</i>{lacks}"
         shown = table(self._columns, [self._row(item) for item in self[:_MOST_ROWS]])

@@ -8,10 +8,7 @@ from typing import Any
 from mqtt_agent.display import Table, arguments, coloured, escaped
 from mqtt_agent.wire import ServerCard, ToolCard
 
-__all__ = ["Entries", "ServerList", "ToolList", "sentences"]
-
-_LONGEST, _MOST = 300, 20
-"""Characters of a sentence about a server, and how many sentences there are: a stranger may write them."""
+__all__ = ["Entries", "ServerList", "ToolList"]
 
 
 class Entries(list[dict[str, Any]]):
@@ -20,25 +17,22 @@ class Entries(list[dict[str, Any]]):
     Args:
         entries: The entries.
         incomplete: What the list lacks.
+        missing: The servers whose entries the list lacks, each with the reason.
 
     Attributes:
         incomplete: What the list lacks and why, one sentence for each reason. Empty when the list is whole.
+        missing: The servers whose entries the list lacks, by name, each with the reason.
     """
 
-    def __init__(self, entries: Iterable[dict[str, Any]] = (), incomplete: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        entries: Iterable[dict[str, Any]] = (),
+        incomplete: Iterable[str] = (),
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(entries)
         self.incomplete: list[str] = list(incomplete)
-
-
-def sentences(missing: Mapping[str, object]) -> list[str]:
-    """What a list lacks, for people.
-
-    Args:
-        missing: The servers whose entries are missing, each with the reason.
-    """
-    said = [f"server {name}: {why}" for name, why in sorted(missing.items())]
-    said = [each if len(each) <= _LONGEST else each[: _LONGEST - 3] + "..." for each in said]
-    return said if len(said) <= _MOST else [*said[: _MOST - 1], f"and {len(said) - _MOST + 1} more servers"]
+        self.missing: dict[str, str] = dict(missing or {})
 
 
 class ToolList(Table[ToolCard]):

@@ -69,10 +69,10 @@ class AgentTools:
         except MQTTAgentError as error:
             raise hidden(error, "the agents cannot be listed") from error
 
-    async def tools(self) -> tuple[list[types.Tool], list[str]]:
-        """The agents as MCP tools, and what the list lacks."""
+    async def tools(self) -> tuple[list[types.Tool], PeerList]:
+        """The agents as MCP tools, and the list of the agents, which says what it lacks."""
         cards = await self._listed()
-        return [_tool(name, card) for name, card in _by_name(cards).items()], cards.incomplete
+        return [_tool(name, card) for name, card in _by_name(cards).items()], cards
 
     async def find_agent(self, name: str) -> AgentCard:
         """The card of the agent whose tool has this name.

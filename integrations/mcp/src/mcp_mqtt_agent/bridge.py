@@ -153,7 +153,8 @@ class Bridge:
     async def _answer(self, request: ServerRequest) -> dict[str, Any]:
         self._check_proven(request)
         if request.method == LISTEN:
-            return await self._upstream.listen(request.params)
+            asker = request.client, request.bound or request.verified is not None
+            return await self._upstream.listen(request.params, asker)
         if request.method not in _REQUESTS:
             raise ToolError(f"this bridge does not pass on {request.method}", code=str(METHOD_NOT_FOUND))
         return await self._upstream.request(request.method, request.params)

@@ -18,6 +18,8 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mqtt_agent.adapting.background import within
 
+from mcp_mqtt_agent.lines import error_for, read_line
+
 __all__ = ["Streams", "child_process", "environment"]
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -136,13 +138,16 @@ async def _read(
 
 
 def _message(line: bytes) -> SessionMessage | None:
+    """The message in a line. An answer that cannot be read becomes an error, so that nobody waits for it for ever."""
     if not line.strip():
         return None
-    try:
-        return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
-    except ValueError:
-        logger.warning("the MCP server wrote a line that is no JSON-RPC message: %.200r", line)
+    message, value = read_line(line)
+    if message is not None:
+        return SessionMessage(message)
+    logger.warning("the MCP server wrote a line that is no JSON-RPC message: %.200r", line)
+    if isinstance(value, dict) and "method" in value:
         return None
+    return error_for(value, types.INTERNAL_ERROR, f"the MCP server answers with what is no message: {line[:200]!r}")
 
 
 async def _write(process: asyncio.subprocess.Process, sent: MemoryObjectReceiveStream[SessionMessage]) -> None:

@@ -97,6 +97,9 @@ async def mcp(
         list[str] | None, typer.Option("--allow-host", help="Another name of this host in Host and Origin headers.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
+    server: Annotated[
+        list[str] | None, typer.Option("--server", metavar="NAME", help="Show only the tools of this tool server.")
+    ] = None,
     agents: Annotated[
         bool, typer.Option("--agents", help="Show the agents too. Their tasks are kept under the name of --as.")
     ] = False,
@@ -107,13 +110,13 @@ async def mcp(
     if http is None:
         if callers is not None or bearer_file is not None:
             raise UsageError("--callers and --bearer-file are for clients over HTTP: add --http PORT")
-        await _over_stdio(session, timeout, agents)
+        await _over_stdio(session, timeout, agents, server or None)
     else:
         name = session.settings.name or f"client-{uuid.uuid4().hex[:8]}"
         identities = identities_of(
             bearer_file, callers, name=name, client_id=session.settings.client_id, host=host, clients="MCP clients"
         )
-        await _over_http(session, identities, host, http, allow_host or (), timeout, agents)
+        await _over_http(session, identities, host, http, allow_host or (), timeout, agents, server or None)
     return 0
 
 
@@ -125,15 +128,16 @@ def _agent_for(session: Session, agent_id: str, **options: Any) -> Agent:
     return session.agent(agent_id, **about, **options)
 
 
-async def _over_stdio(session: Session, timeout: float | None, agents: bool) -> None:
+async def _over_stdio(session: Session, timeout: float | None, agents: bool, servers: Sequence[str] | None) -> None:
     from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
 
     from mcp_mqtt_agent.face import Face
+    from mcp_mqtt_agent.lines import reread
 
     name = session.settings.name
     async with _agent_for(session, name) if agents and name is not None else session.client() as client:
-        face = Face(client, timeout=timeout)
-        async with face.live(), stdio_server() as (reading, writing):
+        face = Face(client, timeout=timeout, servers=servers)
+        async with face.live(), stdio_server() as (read, writing), reread(read, writing) as reading:
             await face.server.run(reading, writing, face.server.create_initialization_options())
 
 
@@ -145,6 +149,7 @@ async def _over_http(
     allowed: Sequence[str],
     timeout: float | None,
     agents: bool,
+    servers: Sequence[str] | None,
 ) -> None:
     from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
 
@@ -159,7 +164,7 @@ async def _over_http(
         return ToolClient(identity.agent_id, **{**place, **own})
 
     try:
-        faces = HTTPFaces(identities, make_client, host=host, allowed=allowed, timeout=timeout)
+        faces = HTTPFaces(identities, make_client, host=host, allowed=allowed, timeout=timeout, servers=servers)
     except ValueError as error:
         raise usage_error(error) from error
     session.out.note(f"serves MCP clients at http://{host}:{port}/mcp; Ctrl-C stops it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 import mcp_types as types
@@ -15,6 +15,7 @@ from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent import Agent
+from mqtt_agent.adapting.lacking import AGENT
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import CallError, MQTTAgentError, TaskError
@@ -30,11 +31,12 @@ from mcp_mqtt_agent.call_task import CallTask
 from mcp_mqtt_agent.context import Context
 from mcp_mqtt_agent.finishing import finish_call, finish_task, progress_to
 from mcp_mqtt_agent.hiding import hidden
-from mcp_mqtt_agent.incomplete import lacking, meta_of
+from mcp_mqtt_agent.incomplete import INCOMPLETE, Lacks, lacking
 from mcp_mqtt_agent.logs import Logs, add_levels, level_of
 from mcp_mqtt_agent.news import News
 from mcp_mqtt_agent.open_calls import OpenCall, OpenCalls, asks_at_once, may_ask
 from mcp_mqtt_agent.shelf import Shelf
+from mcp_mqtt_agent.showing import shown_tools
 from mcp_mqtt_agent.subscribing import Subscribing
 from mcp_mqtt_agent.task_extension import TaskExtension, is_modern, needs_tasks, task_capability, wants_tasks
 from mcp_mqtt_agent.version import __version__
@@ -75,19 +77,23 @@ class Face:
         client: A started client, which finds and calls the tools. A started agent also gives tasks to the other agents:
             each of them is shown as a tool.
         timeout: Seconds that a call or a task may take; None means no limit.
+        servers: The names of the only tool servers whose tools, resources and prompts are shown; None means all.
 
     Attributes:
         server: The server of the MCP SDK.
     """
 
-    def __init__(self, client: ToolClient | Agent, *, timeout: float | None = None) -> None:
+    def __init__(
+        self, client: ToolClient | Agent, *, timeout: float | None = None, servers: Collection[str] | None = None
+    ) -> None:
         self._client = client.tool_client if isinstance(client, Agent) else client
         self._agents = AgentTools(client, timeout) if isinstance(client, Agent) else None
         self._timeout = timeout
         self._news = News()
         self._open = OpenCalls()
         self._named: tuple[Any, dict[str, ToolCard]] = ((), {})
-        shelf: Any = Shelf(self._client)  # its results are those of the servers, as they arrived
+        self._lacks = Lacks(servers)
+        shelf: Any = Shelf(self._client, self._lacks)  # its results are those of the servers, as they arrived
         self._tasks = TaskExtension(self._agents, lambda task_id: self._subscribing.on_task(task_id))
         self._subscribing = Subscribing(self._news, shelf, self._tasks)
         self.server: Server[dict[str, Any]] = _Server(
@@ -118,7 +124,7 @@ class Face:
         self._subscribing.changes = changes = self._client.watch_changes()
         telling = [
             asyncio.create_task(self._news.tell(self._refresh, *tools), name="mcp-mqtt-agent tools"),
-            asyncio.create_task(self._news.tell_changes(changes), name="mcp-mqtt-agent changes"),
+            asyncio.create_task(self._news.tell_changes(changes, self._lacks.servers), name="mcp-mqtt-agent changes"),
         ]
         try:
             yield
@@ -153,7 +159,7 @@ class Face:
 
     async def _listed(self, *, online_only: bool = True, wait_lost: bool = False) -> ToolList:
         try:
-            return await self._client.list_tools(online_only=online_only, wait_lost=wait_lost)
+            return await shown_tools(self._client, self._lacks, online_only=online_only, wait_lost=wait_lost)
         except MQTTAgentError as error:
             raise hidden(error, "the tools cannot be listed") from error
 
@@ -163,6 +169,7 @@ class Face:
         if len(known) != len(cards) or any(was is not card for was, card in zip(known, cards, strict=True)):
             named = {model_name(card.tool): card for card in cards}
             self._named = cards, named
+            self._lacks.show({card.server for card in cards})
         return named
 
     async def _card(self, name: str) -> ToolCard | None:
@@ -188,19 +195,20 @@ class Face:
 
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         tools, cards = list[types.Tool](), await self._listed(wait_lost=True)
-        incomplete = list(cards.incomplete)
+        incomplete, agents = list(cards.incomplete), dict[str, str]()
         for name, card in self._by_name(cards).items():
             try:
                 tools.append(tool_of(name, card))
             except ValidationError as error:  # one invalid card hides no other
                 logger.warning("tool %s is left out, because MCP cannot show its card: %s", card.tool, error)
         if self._agents is not None:
-            shown, lost = await self._agents.tools()
+            shown, peers = await self._agents.tools()
             tools += shown
-            incomplete += [each for each in lost if each not in incomplete]
-        if incomplete and not tools:
-            raise lacking("no tool is available now", incomplete)
-        return types.ListToolsResult(tools=tools, _meta=meta_of(incomplete))
+            agents = peers.missing
+            self._lacks.show((card.name for card in peers), AGENT)
+            incomplete += [each for each in peers.incomplete if each not in incomplete]
+        said = self._lacks.of("no tool is available now", tools, incomplete, cards.missing, agents)
+        return types.ListToolsResult(tools=tools, _meta={INCOMPLETE: said} if said else None)
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         call = self._reopened(params)

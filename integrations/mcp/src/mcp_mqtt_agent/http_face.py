@@ -16,7 +16,7 @@ from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_mqtt_agent.face import Face
@@ -40,6 +40,7 @@ class HTTPFaces:
         host: The address to listen on.
         allowed: Further names of this host that a request may have in its Host and Origin headers.
         timeout: Seconds that a call may take; None means no limit.
+        servers: The names of the only tool servers that are shown; None means all servers.
         idle: Seconds after the last request of an identity until its connection is closed.
 
     Raises:
@@ -54,6 +55,7 @@ class HTTPFaces:
         host: str = "127.0.0.1",
         allowed: Sequence[str] = (),
         timeout: float | None = None,
+        servers: Sequence[str] | None = None,
         idle: float = DEFAULT_SESSION_IDLE_TIMEOUT,
     ) -> None:
         self._identities = by_bearer(identities)
@@ -61,8 +63,11 @@ class HTTPFaces:
             raise ValueError(f"{host} can be reached by other machines, so MCP clients need a bearer token")
         security = _security(host, allowed)
 
+        def make_face(client: ToolClient | Agent) -> Face:
+            return Face(client, timeout=timeout, servers=servers)
+
         def make_own(identity: Identity) -> _Own:
-            return _Own(identity.agent_id, lambda: make_client(identity), security, timeout, idle)
+            return _Own(identity.agent_id, lambda: make_client(identity), make_face, security, idle)
 
         self._own = {each.agent_id: make_own(each) for each in identities}
 
@@ -92,6 +97,10 @@ class HTTPFaces:
             refused = PlainTextResponse("a bearer token is needed", 401, {"WWW-Authenticate": "Bearer"})
             await refused(scope, receive, send)
             return
+        if scope["type"] == "http" and scope["method"] == "GET" and "mcp-session-id" not in Headers(scope=scope):
+            # A client that asks before it has a session takes only this answer for "there is no stream", and goes on.
+            await Response(None, 405, {"Allow": "GET, POST, DELETE"})(scope, receive, send)
+            return
         async with contextlib.AsyncExitStack() as stack:
             try:
                 app = await stack.enter_async_context(self._own[identity.agent_id].in_use())
@@ -114,14 +123,14 @@ class _Own:
         self,
         agent_id: str,
         make_client: Callable[[], ToolClient | Agent],
+        make_face: Callable[[ToolClient | Agent], Face],
         security: TransportSecuritySettings,
-        timeout: float | None,
         idle: float,
     ) -> None:
         self._agent_id = agent_id
         self._make_client = make_client
+        self._make_face = make_face
         self._security = security
-        self._timeout = timeout
         self._idle = idle
         self._users = 0
         self._life: asyncio.Task[None] | None = None
@@ -183,7 +192,7 @@ class _Own:
                 await asyncio.wait([earlier])  # both may have the same MQTT client id
             async with self._make_client() as client:
                 client.connection.on_failed.append(lambda error: self._on_failed(ready, end, error))
-                face = Face(client, timeout=self._timeout)
+                face = self._make_face(client)
                 app = face.server.streamable_http_app(
                     transport_security=self._security, session_idle_timeout=self._idle
                 )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import (
@@ -80,12 +80,19 @@ class News:
             self._tasks.cancel()
             self._untold.clear()
 
-    async def tell_changes(self, changes: AsyncIterator[ServerChange]) -> None:
-        """Tell the clients of each change of resources and prompts, until the task is canceled."""
+    async def tell_changes(self, changes: AsyncIterator[ServerChange], servers: Collection[str] | None = None) -> None:
+        """Tell the clients of each change of resources and prompts, until the task is canceled.
+
+        Args:
+            changes: The changes.
+            servers: The only servers whose changes are told; None for all servers.
+        """
         waiting, arrived = dict[ServerEvent, None](), asyncio.Event()
 
         async def read() -> None:
             async for change in changes:
+                if servers is not None and change.server not in servers:
+                    continue
                 event = _LISTS.get(change.method)
                 if change.method == RESOURCE_UPDATED and isinstance(change.params.get("uri"), str):
                     event = ResourceUpdated(change.params["uri"])

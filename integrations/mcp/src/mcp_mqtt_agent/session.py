@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, encode_header_value
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.transport_context import TransportContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from mqtt_agent.adapting.background import within
 from mqtt_agent.tools import ELICITATION
 from mqtt_agent.wire import LOG_LEVELS
 from pydantic import ValidationError
@@ -25,6 +27,11 @@ from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Session"]
 
+logger: logging.Logger = logging.getLogger(__name__)
+
+_MOST_PAGES = 1000
+_LISTED_WITHIN = 120.0
+"""Seconds for all pages of the list of tools."""
 _TASKS = {"io.modelcontextprotocol/tasks": {}}
 _RELATED = "io.modelcontextprotocol/related-task"
 
@@ -175,16 +182,31 @@ class Session(ClientSession):
                 await self.request("logging/setLevel", {"level": level})
 
     async def list_raw_tools(self) -> list[dict[str, Any]]:
-        """All tools of the server, page by page, as they arrived."""
+        """All tools of the server, page by page, as they arrived. A list without an end is cut off.
+
+        Raises:
+            MCPError: The server answers with an error, or not in time; or the connection has ended.
+        """
         found, cursor, seen = list[dict[str, Any]](), None, set[str]()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LISTED_WITHIN
         while True:
-            page = await self.request("tools/list", {"cursor": cursor} if cursor else {})
+            try:
+                asked = self.request("tools/list", {"cursor": cursor} if cursor else {})
+                page = await within(asked, max(0.0, end - loop.time()))
+            except asyncio.TimeoutError:
+                if not seen:
+                    raise MCPError(types.REQUEST_TIMEOUT, "the server does not list its tools in time") from None
+                page = {}
             tools = page.get("tools")
             found += [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str) or not cursor or cursor in seen:
                 break
             seen.add(cursor)
+            if len(seen) >= _MOST_PAGES:
+                logger.warning("the list of tools is cut off after %d pages: it has no end", _MOST_PAGES)
+                break
         self._note_headers(found)
         return found
 

@@ -11,6 +11,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mqtt_agent.adapting.lacking import SERVER, sentences
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import Entries, ToolClient
@@ -19,7 +20,8 @@ from pydantic import BaseModel, ValidationError
 
 from mcp_mqtt_agent.context import Context
 from mcp_mqtt_agent.hiding import hidden
-from mcp_mqtt_agent.incomplete import lacking, meta_of
+from mcp_mqtt_agent.incomplete import INCOMPLETE, Lacks, lacking
+from mcp_mqtt_agent.showing import offline_servers
 
 __all__ = ["Shelf"]
 
@@ -27,6 +29,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _MOST_BYTES = 8 * 1024 * 1024
 """Bytes of the largest content that a client gets in one message of MCP."""
+_LISTED_WITHIN = 15.0
+"""Seconds that a server may take to list what it has. MCP clients often wait no longer than 30 s for a list, and a
+server that does not answer must not keep the entries of the others from them."""
 _OWN = "mqtt-agent/server"
 """The key in ``_meta`` that names the server of a resource or prompt."""
 
@@ -40,29 +45,31 @@ class Shelf:
 
     Args:
         client: A started client, which asks the servers.
+        lacks: Which servers are shown, and what an MCP client may count on.
     """
 
-    def __init__(self, client: ToolClient) -> None:
+    def __init__(self, client: ToolClient, lacks: Lacks) -> None:
         self._client = client
+        self._lacks = lacks
         self._servers: dict[str, str] = {}
         """The server of each URI that was listed."""
 
     async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``resources/list``."""
         listed = await self._listed("resources")
-        return _listing(ctx, "resources", _valid(types.Resource, self._shown(listed, "uri")), listed)
+        return self._listing(ctx, "resources", _valid(types.Resource, self._shown(listed, "uri")), listed)
 
     async def list_templates(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
         listed = await self._listed("templates")
         shown = self._shown(listed, "uriTemplate")
-        return _listing(ctx, "resourceTemplates", _valid(types.ResourceTemplate, shown), listed)
+        return self._listing(ctx, "resourceTemplates", _valid(types.ResourceTemplate, shown), listed)
 
     async def list_prompts(self, ctx: Context, params: types.PaginatedRequestParams | None) -> dict[str, Any]:
         """Answer ``prompts/list``."""
         listed = await self._listed("prompts")
         prompts = [_described(prompt) | {"name": name} for name, prompt in _named(listed).items()]
-        return _listing(ctx, "prompts", _valid(types.Prompt, prompts), listed)
+        return self._listing(ctx, "prompts", _valid(types.Prompt, prompts), listed)
 
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> dict[str, Any]:
         """Answer ``resources/read``. A URI that was not listed may belong to a template of any server."""
@@ -145,11 +152,20 @@ class Shelf:
             "prompts": client.list_prompts,
         }
         try:
-            return await lists[what]()
-        except CallError as error:
-            raise lacking(f"the {what} cannot be listed now", [str(error)]) from error
+            listed = await lists[what](self._lacks.servers, timeout=_LISTED_WITHIN)
+            offline = await offline_servers(client, self._lacks)
         except MQTTAgentError as error:
             raise hidden(error, f"the {what} cannot be listed") from error
+        offline = {name: why for name, why in offline.items() if name not in listed.missing}
+        listed.missing |= offline
+        listed.incomplete += sentences(SERVER, offline)
+        self._lacks.show({each["server"] for each in listed})
+        return listed
+
+    def _listing(self, ctx: Context, key: str, entries: list[dict[str, Any]], listed: Entries) -> dict[str, Any]:
+        """The answer to a request for a list, which says what the list lacks."""
+        said = self._lacks.of("not all servers could be asked", entries, listed.incomplete, listed.missing)
+        return _cacheable(ctx, {key: entries} | ({"_meta": {INCOMPLETE: said}} if said else {}))
 
     def _shown(self, entries: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -204,14 +220,6 @@ def _valid(kind: type[BaseModel], entries: list[dict[str, Any]]) -> list[dict[st
         except ValidationError as error:
             logger.warning("an entry is left out, because MCP cannot show it: %s", error)
     return valid
-
-
-def _listing(ctx: Context, key: str, entries: list[dict[str, Any]], listed: Entries) -> dict[str, Any]:
-    """The answer to a request for a list, which says what the list lacks."""
-    if listed.incomplete and not entries:
-        raise lacking("not all servers could be asked", listed.incomplete)
-    meta = meta_of(listed.incomplete)
-    return _cacheable(ctx, {key: entries} | ({} if meta is None else {"_meta": meta}))
 
 
 def _cacheable(ctx: Context, result: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Iterable
 from typing import Any, cast
 
 import mcp_types as types
@@ -15,12 +14,15 @@ from mqtt_agent.tools import ServerChanges
 
 from mcp_mqtt_agent.context import Context
 from mcp_mqtt_agent.news import News
+from mcp_mqtt_agent.places import Places
 from mcp_mqtt_agent.shelf import Shelf
 from mcp_mqtt_agent.task_extension import TaskExtension, needs_tasks, wants_tasks
 
 __all__ = ["Subscribing"]
 
 _MOST_TASKS = 100
+_MOST_URIS = 256
+"""How many resources of one server the clients can subscribe to. A bridge watches no more for one face."""
 _METHOD = "notifications/tasks"
 
 
@@ -38,8 +40,10 @@ class Subscribing:
         self._shelf = shelf
         self._tasks = tasks
         self._handler = ListenHandler(news.bus)
-        self._held: dict[str, tuple[str, int]] = {}
-        """The server of each resource, and how many subscriptions of clients it has."""
+        self._servers: dict[str, str] = {}
+        """The server of each resource that somebody has subscribed to."""
+        self._places: dict[str, Places[object]] = {}
+        """Who has subscribed to which resources of each server: connections of clients of 2025, and streams."""
         self._connections: set[int] = set()
         """The ids of the connections whose end is noted."""
         self._watched: dict[str, set[asyncio.Queue[str]]] = {}
@@ -65,12 +69,9 @@ class Subscribing:
         uri, connection = str(params.uri), ctx.session._connection  # pyright: ignore[reportPrivateUsage]
         if id(connection) in self._news.subscribed.get(uri, {}):
             return types.EmptyResult()
-        if not await self._hold(uri):
+        if not await self._hold(uri, id(connection)):
             raise MCPError(types.INVALID_PARAMS, f"no server tells the changes of the resource {uri}", {"uri": uri})
         sessions = self._news.subscribed.setdefault(uri, {})
-        if id(connection) in sessions:  # the client has asked twice at once
-            self._release([uri])
-            return types.EmptyResult()
         sessions[id(connection)] = ctx.session
         if id(connection) not in self._connections:
             self._connections.add(id(connection))
@@ -91,7 +92,7 @@ class Subscribing:
     def _leave(self, uri: str, connection: int) -> None:
         sessions = self._news.subscribed.get(uri, {})
         if sessions.pop(connection, None) is not None:
-            self._release([uri])
+            self._release(uri, connection)
         if not sessions:
             self._news.subscribed.pop(uri, None)
 
@@ -101,11 +102,11 @@ class Subscribing:
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
         """Answer ``subscriptions/listen``: the answer is a stream."""
-        tasks, held = self._tasks_of(ctx), list[str]()
+        tasks, held, stream = self._tasks_of(ctx), list[str](), object()
         telling: asyncio.Task[None] | None = None
         try:
             for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
-                if await self._hold(uri):
+                if await self._hold(uri, stream):
                     held.append(uri)
             asked = params.notifications.model_copy(update={"resource_subscriptions": held or None})
             if tasks:
@@ -116,7 +117,8 @@ class Subscribing:
         finally:
             if telling is not None:
                 telling.cancel()
-            self._release(held)
+            for uri in held:
+                self._release(uri, stream)
 
     def _tasks_of(self, ctx: Context) -> list[str]:
         """The tasks whose changes a client asks for, as far as they exist.
@@ -174,29 +176,47 @@ class Subscribing:
 
     # Resources
 
-    async def _hold(self, uri: str) -> bool:
+    async def _hold(self, uri: str, owner: object) -> bool:
         """Let the server of a resource tell its changes, as long as somebody has subscribed to it."""
         async with self._locks.setdefault(uri, asyncio.Lock()):
-            server, count = self._held.get(uri, ("", 0))
-            if not count:
-                server = await self._subscribed(uri)
-            if server:
-                self._held[uri] = server, count + 1
-            return bool(server)
-
-    async def _subscribed(self, uri: str) -> str:
-        """The server that tells the changes of a resource from now on; empty when there is none."""
-        if self.changes is not None:
+            known = self._servers.get(uri)
+            if known is not None:
+                return self._take(known, uri, owner)
+            if self.changes is None:
+                return False
             for server in await self._shelf.servers_for(uri):
-                if await self.changes.subscribe(server, uri):
-                    return server
-        return ""
+                if not self._take(server, uri, owner):
+                    continue
+                told = False
+                try:
+                    told = await self.changes.subscribe(server, uri)
+                finally:
+                    if not told:
+                        self._release(uri, owner)
+                if told:
+                    return self._servers.get(uri) == server  # somebody may have got the place meanwhile
+            return False
 
-    def _release(self, uris: Iterable[str]) -> None:
-        for uri in uris:
-            server, count = self._held.pop(uri, ("", 0))
-            if count > 1:
-                self._held[uri] = server, count - 1
-            elif self.changes is not None:
-                with contextlib.suppress(RuntimeError):
-                    self.changes.unsubscribe(server, uri)
+    def _take(self, server: str, uri: str, owner: object) -> bool:
+        lost = self._places.setdefault(server, Places(_MOST_URIS)).take(owner, uri)
+        if lost is None:
+            return False
+        self._servers[uri] = server
+        for each in lost:
+            self._end(server, each)
+        return True
+
+    def _release(self, uri: str, owner: object) -> None:
+        server = self._servers.get(uri)
+        if server is not None and self._places[server].leave(owner, uri):
+            self._end(server, uri)
+
+    def _end(self, server: str, uri: str) -> None:
+        """Nobody has subscribed to a resource any more."""
+        self._servers.pop(uri, None)
+        self._news.subscribed.pop(uri, None)
+        if not self._places[server].taken():
+            del self._places[server]
+        if self.changes is not None:
+            with contextlib.suppress(RuntimeError):
+                self.changes.unsubscribe(server, uri)

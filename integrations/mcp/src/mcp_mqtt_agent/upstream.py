@@ -21,7 +21,7 @@ from mcp_mqtt_agent.child import Streams, child_process
 from mcp_mqtt_agent.results import error_of, unavailable
 from mcp_mqtt_agent.rounds import finish
 from mcp_mqtt_agent.session import Session
-from mcp_mqtt_agent.watching import OnChange, Watching, changes_of
+from mcp_mqtt_agent.watching import Asker, OnChange, Watching, changes_of
 
 __all__ = ["Tools", "Upstream", "over_http", "over_stdio"]
 
@@ -35,6 +35,11 @@ _NEGOTIATED_WITHIN = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0
 _LOOK_EVERY = 30.0
 """Seconds between two looks at the tools of a server over HTTP, which may be gone without a word."""
+_CLOSED = ("Connection closed", "SSE stream ")
+"""How the SDK says itself that a connection has ended. Many servers use the same error code for other faults."""
+_FORGOTTEN_CODES = (types.INVALID_REQUEST, types.CONNECTION_CLOSED, -32001)
+_FORGOTTEN = ("session", "not initialized")
+"""How servers say over HTTP that they do not know a session, each in words of its own."""
 _BACK_WITHIN = 5.0
 """Seconds that a call waits for a server that is about to come back."""
 
@@ -243,13 +248,13 @@ class Upstream:
         """How to use the server."""
         return None if self._session is None else self._session.instructions
 
-    async def listen(self, params: dict[str, Any]) -> dict[str, Any]:
+    async def listen(self, params: dict[str, Any], asker: Asker) -> dict[str, Any]:
         """Tell the changes that a client asks for; see :meth:`Watching.ask`.
 
         Raises:
             ToolError: The server is gone.
         """
-        return await self._watching.ask(await self._present(), params)
+        return await self._watching.ask(await self._present(), params, asker)
 
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for the result of a method that only reads. It is asked again when the server has lost the session.
@@ -273,12 +278,15 @@ class Upstream:
 
     def _is_lost(self, session: Session, error: MCPError) -> bool:
         """Whether an error says that the session is over. A session that was only forgotten is given up."""
-        if session.ended.is_set() or error.code == types.CONNECTION_CLOSED:
+        closed = error.code == types.CONNECTION_CLOSED and error.message.startswith(_CLOSED)
+        if session.ended.is_set() or closed:
             # Over HTTP, one request alone can lose its connection. Over pipes, the next try waits for the next session.
             if session is self._session and not self._stateless:
                 self._up.clear()
             return True
-        forgotten = self._stateless and not session.modern and "session" in error.message.lower()
+        said = error.message.lower()
+        unknown = error.code in _FORGOTTEN_CODES and any(each in said for each in _FORGOTTEN)
+        forgotten = unknown and self._stateless and not session.modern
         if forgotten:
             self._stale.set()
             self._up.clear()

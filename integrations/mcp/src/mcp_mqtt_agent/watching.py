@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import mcp_types as types
@@ -19,12 +19,15 @@ from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.background import BackgroundTasks
 from mqtt_agent.adapting.changes import LISTS, RESOURCE_UPDATED, URIS, listened
 
+from mcp_mqtt_agent.places import Places
 from mcp_mqtt_agent.session import Session
 
-__all__ = ["OnChange", "Watching", "changes_of"]
+__all__ = ["Asker", "OnChange", "Watching", "changes_of"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+Asker = tuple[str, bool]
+"""The name of a client, and whether it is proven."""
 OnChange = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Is told of a change: a notification of MCP and its parameters."""
 
@@ -33,6 +36,8 @@ _AGAIN_AFTER = 0.2
 _KEPT = 240.0
 """Seconds for which the changes of a resource are watched after a client has last asked for them."""
 _MOST_URIS = 256
+_MOST_OF_ONE = 16
+"""How many listeners of one client are known. Further ones take the place of the oldest."""
 _ANSWERED_WITHIN = 10.0
 
 
@@ -64,8 +69,10 @@ class Watching:
         self._on_tools = on_tools
         self._on_change = on_change
         self._session: Session | None = None
-        self._uris: dict[str, asyncio.TimerHandle] = {}
-        """The resources that clients have asked for, each with the time when it is forgotten."""
+        self._places: Places[Asker] = Places(_MOST_URIS, lambda asker: asker[1])
+        """The resources that clients have asked for."""
+        self._asked: dict[Asker, dict[str, tuple[frozenset[str], asyncio.TimerHandle]]] = {}
+        """By client and by the client's listener: the resources, and when they are forgotten."""
         self._attempts: dict[str, asyncio.Task[bool]] = {}
         """The subscription to each of these resources at the present connection, which ends with whether it is made."""
         self._streams: dict[str, asyncio.Task[None]] = {}
@@ -83,14 +90,14 @@ class Watching:
         self._session = session
         if session.modern:
             self._tasks.start(self._listen(session))
-        for uri in self._uris:
+        for uri in self._places.taken():
             self._attempt(session, uri)
         if self._returns:  # everything may have changed meanwhile
             offers = changes_of(session.server_capabilities)
             for kind in ("resources", "prompts"):
                 if kind in offers:
                     self.tell(LISTS[f"{kind}ListChanged"], {})
-            for uri in self._uris:
+            for uri in self._places.taken():
                 self.tell(RESOURCE_UPDATED, {"uri": uri})
         self._returns = True
 
@@ -105,9 +112,12 @@ class Watching:
 
     def stop(self) -> None:
         """Forget what clients have asked for."""
-        for timer in self._uris.values():
-            timer.cancel()
-        self._uris.clear()
+        for listeners in self._asked.values():
+            for _, timer in listeners.values():
+                timer.cancel()
+        self._asked.clear()
+        for uri in self._places.taken():
+            self._places.drop(uri)
 
     def tell(self, method: str, params: dict[str, Any]) -> None:
         """Tell a change of resources or prompts, in the background."""
@@ -133,17 +143,18 @@ class Watching:
             self.tell(LISTS["resourcesListChanged"], {})
         elif isinstance(message, types.PromptListChangedNotification):
             self.tell(LISTS["promptsListChanged"], {})
-        elif isinstance(message, types.ResourceUpdatedNotification) and str(message.params.uri) in self._uris:
+        elif isinstance(message, types.ResourceUpdatedNotification) and str(message.params.uri) in self._places:
             self.tell(RESOURCE_UPDATED, {"uri": str(message.params.uri)})
 
     # What clients ask for
 
-    async def ask(self, session: Session, params: dict[str, Any]) -> dict[str, Any]:
-        """Watch what a client asks for.
+    async def ask(self, session: Session, params: dict[str, Any], asker: Asker) -> dict[str, Any]:
+        """Watch what a client asks for, in the place of what the same listener of the client has asked for before.
 
         Args:
             session: The session with the server.
             params: The parameters of ``subscriptions/listen``.
+            asker: The client.
 
         Returns:
             The parameters, as far as the server tells these changes.
@@ -156,18 +167,40 @@ class Watching:
         }
         if offers.get("resources", {}).get("subscribe"):
             uris = list(asked.get(URIS, ()))
+            self._replace(asker, str(params.get("listener"))[:64], uris)
             watched = await asyncio.gather(*(self._watch(session, uri) for uri in uris))
             if any(watched):
                 accepted[URIS] = [uri for uri, is_watched in zip(uris, watched, strict=True) if is_watched]
         return {"notifications": accepted}
 
+    def _replace(self, asker: Asker, listener: str, uris: Iterable[str]) -> None:
+        """Share out the places anew, because a listener has asked for other resources than before."""
+        listeners, held = self._asked.pop(asker, {}), set[str]()
+        before, timer = listeners.pop(listener, (frozenset[str](), None))
+        if timer is not None:
+            timer.cancel()
+        elif len(listeners) >= _MOST_OF_ONE:
+            before, timer = listeners.pop(next(iter(listeners)))
+            timer.cancel()
+        others = {uri for own, _ in listeners.values() for uri in own}
+        for uri in before - set(uris) - others:
+            if self._places.leave(asker, uri):
+                self._leave(uri)
+        for uri in uris:
+            lost = self._places.take(asker, uri)
+            if lost is not None:
+                held.add(uri)
+                for each in lost:
+                    self._leave(each)
+        if held:
+            later = asyncio.get_running_loop().call_later(_KEPT, self._replace, asker, listener, ())
+            listeners[listener] = frozenset(held), later
+        if listeners:
+            self._asked[asker] = listeners
+
     async def _watch(self, session: Session, uri: str) -> bool:
-        known = self._uris.pop(uri, None)
-        if known is not None:
-            known.cancel()
-        elif len(self._uris) >= _MOST_URIS:
+        if uri not in self._places:
             return False
-        self._uris[uri] = asyncio.get_running_loop().call_later(_KEPT, self._leave, uri)
         attempt = self._attempts.get(uri) or self._attempt(session, uri)
         await asyncio.wait([attempt])
         return not attempt.cancelled() and attempt.result()
@@ -202,16 +235,15 @@ class Watching:
             self._forget(uri)
 
     def _leave(self, uri: str) -> None:
-        """Stop watching a resource for which no client has asked for a while."""
+        """Stop watching a resource that no client asks for any more."""
         self._forget(uri)
         if self._session is not None and not self._session.modern:
             self._tasks.start(self._request(self._session, "resources/unsubscribe", uri))
 
     def _forget(self, uri: str) -> None:
         self._attempts.pop(uri, None)
-        timer, stream = self._uris.pop(uri, None), self._streams.pop(uri, None)
-        if timer is not None:
-            timer.cancel()
+        self._places.drop(uri)
+        stream = self._streams.pop(uri, None)
         if stream is not None:
             stream.cancel()
 

@@ -15,6 +15,7 @@ from mqtt_agent.agents.requesting.delegations import Delegations
 from mqtt_agent.agents.requesting.handle import TaskHandle
 from mqtt_agent.agents.requesting.new_task import new_task
 from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.display.lacking import AGENT, sentences
 from mqtt_agent.display.suggestions import did_you_mean, hint_for
 from mqtt_agent.endpoints.listing import NOT_ALL_CARDS, all_arrived
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
@@ -78,9 +79,9 @@ class Requester:
             )
 
         incomplete = [] if whole else [NOT_ALL_CARDS]
-        if online_only:
-            incomplete += self._peers.lost(self.agent_id)
-        return PeerList(await self._peers.cards(is_wanted), incomplete)
+        lost = self._peers.lost(self.agent_id) if online_only else {}
+        incomplete += sentences(AGENT, lost)
+        return PeerList(await self._peers.cards(is_wanted), incomplete, lost)
 
     async def peer(self, name: str) -> AgentCard | None:
         """Look up one agent.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from mqtt_agent.aio.steps import in_steps
@@ -65,6 +67,9 @@ class Catalog:
         """Listings that were asked for since the last change."""
         self._unavailable: dict[str, ServerCard] = {}
         """The cards of the servers that do not serve what they have, although nobody has stopped them."""
+        self._numbers = itertools.count()
+        self._worked: dict[str, int] = {}
+        """The servers that have been online, each with a number that grows: who has come first has the smallest one."""
         self._missing: tuple[int, dict[str, ServerCard]] = (-1, {})
         """What :meth:`missing` has returned last, and after how many changes."""
         self._changes = 0
@@ -187,15 +192,29 @@ class Catalog:
         return listing
 
     def missing(self) -> dict[str, ServerCard]:
-        """The servers of which no replica serves what it has, although nobody has stopped them: cards by name."""
+        """The servers of which no replica serves what it has, although nobody has stopped them: cards by name.
+
+        They come in the order of :meth:`by_age`.
+        """
         if self._missing[0] != self._changes:
             missing = {card.shared_name: card for _, card in sorted(self._unavailable.items())}
+            missing = {name: missing[name] for name in self.by_age(missing)}
             if missing:
                 serving = (c for c in self._servers.values() if c.status == "online" and c.unavailable is None)
                 for name in {card.shared_name for card in serving}:
                     missing.pop(name, None)
             self._missing = self._changes, missing
         return self._missing[1]
+
+    def by_age(self, names: Collection[str]) -> list[str]:
+        """The names of servers in another order: those that have been online come first, as they came.
+
+        So somebody who writes many cards of servers that never were cannot hide a server that was lost.
+        """
+        came = dict[str, int]()
+        for server, number in self._worked.items() if names else ():
+            came.setdefault(self._servers[server].shared_name, number)
+        return sorted(names, key=lambda name: (came.get(name, math.inf), name))
 
     def missing_tools(self, server: str | None, online_only: bool) -> dict[str, ServerCard]:
         """The servers of these whose tools a listing lacks; see :meth:`listing`."""
@@ -295,6 +314,7 @@ class Catalog:
         self._tools.clear()
         self._servers.clear()
         self._unavailable.clear()
+        self._worked.clear()
         self._serving.clear()
         self._bound.clear()
         self._named.clear()
@@ -311,6 +331,10 @@ class Catalog:
             self._servers[server] = card
             if card.unavailable is not None:
                 self._unavailable[server] = card
+            elif card.status == "online":
+                self._worked.setdefault(server, next(self._numbers))
+        else:
+            self._worked.pop(server, None)
         _move(self._awaited, server, _awaits(before), _awaits(card))
         _move(self._electing, server, _elects(before), _elects(card))
         offered_before = set(before.tools) if before is not None else set[str]()

@@ -17,6 +17,7 @@ from mqtt_agent.aio.lifecycle import Lifecycle
 from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.deprecation import renamed_arguments, warn_renamed
 from mqtt_agent.display import end_quietly
+from mqtt_agent.display.lacking import SERVER, sentences
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.listing import LISTED_WITHIN, NOT_ALL_CARDS, all_arrived
 from mqtt_agent.endpoints.screen import screen_messages
@@ -37,7 +38,7 @@ from mqtt_agent.tools.calling.requests import Requests
 from mqtt_agent.tools.calling.responses import Responses
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.calling.submitter import Submitter, unknown_keywords
-from mqtt_agent.tools.lists import ServerList, ToolList, sentences
+from mqtt_agent.tools.lists import ServerList, ToolList
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Connection, Credentials, MessageAudit, MessageIdentity
 from mqtt_agent.wire import (
     DEFAULT_MAX_PAYLOAD,
@@ -280,7 +281,8 @@ class ToolClient(Reading, NeedsAsyncWith):
         Returns:
             The tools' cards, each with the tool's present status. Until a card changes, further listings return the
             same card objects. So copy a card before you change it. The list's ``incomplete`` says what the list lacks:
-            the tools of servers that were lost, or the cards that the broker does not let this client see.
+            the tools of servers that were lost, or the cards that the broker does not let this client see. Anybody who
+            may write cards can say that a server was lost. So servers that this client has seen at work come first.
 
         Raises:
             ConnectionLost: The connection is away, and did not come back within 30 s.
@@ -288,8 +290,8 @@ class ToolClient(Reading, NeedsAsyncWith):
         incomplete, catalog = await self._all_cards(), self._catalog
         if wait_lost:
             await catalog.returned(lambda: catalog.missing_tools(server, online_only).values())
-        missing = {name: each.unavailable for name, each in catalog.missing_tools(server, online_only).items()}
-        return ToolList(await catalog.listing(server, online_only), [*incomplete, *sentences(missing)])
+        missing = {name: each.unavailable or "" for name, each in catalog.missing_tools(server, online_only).items()}
+        return ToolList(await catalog.listing(server, online_only), [*incomplete, *sentences(SERVER, missing)], missing)
 
     async def _all_cards(self, timeout: float | None = LISTED_WITHIN) -> list[str]:
         await self._ensure_started()
@@ -304,13 +306,13 @@ class ToolClient(Reading, NeedsAsyncWith):
         Raises:
             ConnectionLost: See :meth:`list_tools`.
         """
-        incomplete = await self._all_cards()
+        incomplete, missing = await self._all_cards(), dict[str, str]()
         if online_only:
-            missing = {name: each for name, each in self._catalog.missing().items() if each.status != "online"}
-            incomplete += sentences({name: each.unavailable for name, each in missing.items()})
+            lost = {name: each for name, each in self._catalog.missing().items() if each.status != "online"}
+            missing = {name: each.unavailable or "" for name, each in lost.items()}
         servers = in_steps(self._catalog.servers())
         shown = [c.model_copy() async for c in servers if c.status == "online" or not online_only]
-        return ServerList(shown, incomplete)
+        return ServerList(shown, [*incomplete, *sentences(SERVER, missing)], missing)
 
     async def get_tool(self, tool: str, timeout: float = 2.0) -> ToolCard | None:
         """The card of one tool. The client looks it up by its exact topic, and keeps it up to date.

@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
@@ -26,8 +26,10 @@ __all__ = ["Listening", "ServerChange", "ServerChanges"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_ASK_EVERY = 60.0
-"""Seconds. A server forgets a client that has not asked for three minutes."""
+_ASK_AGAIN = 60.0
+"""Seconds after which a server that has not answered is asked again."""
+_SHORTEST, _LONGEST = 1.0, 3600.0
+"""Seconds between two requests to a server, whatever the server says."""
 _ANSWERED_WITHIN = 10.0
 
 
@@ -110,7 +112,7 @@ class Listening:
         self._feeds: weakref.WeakSet[ServerChanges] = weakref.WeakSet()
         self._listener = uuid.uuid4().hex
         self._asked: dict[str, tuple[str | None, dict[str, Any], float]] = {}
-        """For each replica, its process, what it was last asked for, and when."""
+        """For each replica, its process, what it was last asked for, and the loop time when it is to be asked again."""
         self._known: dict[str, frozenset[str]] | None = None
         """The capabilities of each server that is online; None before they are known."""
         self._woken = asyncio.Event()
@@ -185,9 +187,11 @@ class Listening:
             while self._feeds and not refusals:
                 self._woken.clear()
                 self._tell_servers()
-                due = [card for card in self._catalog.servers() if self._tells(card) and self._is_due(card)]
-                for card in due:
-                    self._asked[card.server] = self._state_of(card)
+                telling = [card for card in self._catalog.servers() if self._tells(card)]
+                self._asked = {card.server: self._asked[card.server] for card in telling if card.server in self._asked}
+                for card in filter(self._is_due, telling):
+                    process, wanted = self._state_of(card)
+                    self._asked[card.server] = process, wanted, asyncio.get_running_loop().time() + _ASK_AGAIN
                     self._tasks.start(self._ask(card))
                 await self._something()
         finally:
@@ -201,8 +205,10 @@ class Listening:
     async def _something(self) -> None:
         """Wait until something else may be wanted, or until servers have to be asked again."""
         waiting = [asyncio.ensure_future(each) for each in (self._woken.wait(), self._catalog.server_news())]
+        now = asyncio.get_running_loop().time()
+        due = min((at for _, _, at in self._asked.values()), default=now + _ASK_AGAIN)
         try:
-            await asyncio.wait(waiting, timeout=_ASK_EVERY / 2, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=max(0.0, due - now), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in waiting:
                 each.cancel()
@@ -220,13 +226,24 @@ class Listening:
         uris = {uri for feed in self._feeds for uri in feed.uris.get(name, ())}
         return dict.fromkeys(LISTS, True) | ({URIS: sorted(uris)} if uris else {})
 
-    def _state_of(self, card: ServerCard) -> tuple[str | None, dict[str, Any], float]:
-        return card.started, self._wanted_of(card.shared_name), asyncio.get_running_loop().time()
+    def _state_of(self, card: ServerCard) -> tuple[str | None, dict[str, Any]]:
+        return card.started, self._wanted_of(card.shared_name)
 
     def _is_due(self, card: ServerCard) -> bool:
-        process, wanted, at = self._asked.get(card.server, (None, {}, 0.0))
-        known, now = card.server in self._asked, self._state_of(card)
-        return not known or (process, wanted) != now[:2] or at + _ASK_EVERY <= now[2]
+        asked = self._asked.get(card.server)
+        if asked is None or asked[:2] != self._state_of(card):
+            return True
+        return asked[2] <= asyncio.get_running_loop().time()
+
+    def _note_time(self, card: ServerCard, result: object) -> None:
+        """Note when a replica that has answered is to be asked again: well before it forgets this client."""
+        seconds: Any = cast("dict[str, Any]", result).get("seconds") if isinstance(result, dict) else None
+        asked = self._asked.get(card.server)
+        if asked is not None and isinstance(seconds, (int, float)) and seconds == seconds:
+            pause = min(max(seconds, 2 * _SHORTEST), 2 * _LONGEST) / 2
+            self._asked[card.server] = *asked[:2], asyncio.get_running_loop().time() + pause
+            if pause < _ASK_AGAIN:
+                self._woken.set()
 
     async def _ask(self, card: ServerCard) -> dict[str, Any]:
         """Ask one replica for what is wanted now. Returns what it tells."""
@@ -241,6 +258,7 @@ class Listening:
         if response is None or response.status == "error":
             logger.info("server %s does not tell its changes: %s", card.server, response and response.error)
             return {}
+        self._note_time(card, response.result)
         return listened(response.result)
 
     def _tell_servers(self) -> None:

@@ -39,6 +39,11 @@ class Queries:
         self._open: dict[str, tuple[asyncio.Future[Any], str, bool]] = {}
         """The answer of each query, the server that was asked, and whether it answers on a sender-bound topic."""
 
+    @property
+    def agent_id(self) -> str:
+        """The name under which the client asks."""
+        return self._scope.agent_id
+
     def settle(self, response: Response, sender: str | None) -> bool:
         """Take a response that may answer a query.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from mqtt_agent.endpoints.listing import LISTED_WITHIN
@@ -86,28 +86,33 @@ class Reading:
         await self._catalog.complete()
         return Content(source, await source.chunk(0, 0), keep)
 
-    async def list_resources(self, server: str | None = None, timeout: float | None = CALL_TIMEOUT) -> Entries:
+    async def list_resources(
+        self, server: str | Collection[str] | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> Entries:
         """The resources of the servers that have some, such as bridges to MCP servers.
 
         A server that was lost may be about to come back, and is waited for until 5 s after its loss.
 
         Args:
-            server: Only those of this server: its name, which its replicas share.
+            server: Only those of this server: its name, which its replicas share. Or only those of several servers.
             timeout: Seconds that each answer may take; None means no limit.
 
         Returns:
-            MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``. When some
-            servers were lost or have not answered, the list's ``incomplete`` says which and why.
+            MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``. When some of
+            several servers were lost or have not answered, the list's ``incomplete`` says which and why, and
+            ``missing`` has their names. Look there before you believe an empty list. Servers that do not let this
+            client read are left out.
 
         Raises:
-            ToolUnavailable: The server has no resources, or is offline. Or the list of all servers is empty, because
-                the servers with resources were lost or have not answered.
+            ToolUnavailable: The only server that was asked for has no resources, or is offline.
             ConnectionLost: The connection is away, and did not come back within 30 s.
-            CallError: The server answers with an error, or not in time.
+            CallError: The only server that was asked for answers with an error, or not in time.
         """
         return await self._list("resources/list", "resources", server, timeout)
 
-    async def list_resource_templates(self, server: str | None = None, timeout: float | None = CALL_TIMEOUT) -> Entries:
+    async def list_resource_templates(
+        self, server: str | Collection[str] | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> Entries:
         """The templates of resources; see :meth:`list_resources`."""
         return await self._list("resources/templates/list", "resourceTemplates", server, timeout)
 
@@ -128,7 +133,9 @@ class Reading:
         result = await self.request(server, "resources/read", {"uri": uri}, timeout)
         return list((as_object(result) or {}).get("contents") or ())
 
-    async def list_prompts(self, server: str | None = None, timeout: float | None = CALL_TIMEOUT) -> Entries:
+    async def list_prompts(
+        self, server: str | Collection[str] | None = None, timeout: float | None = CALL_TIMEOUT
+    ) -> Entries:
         """The prompts of the servers, as MCP describes them, each with its ``server``; see :meth:`list_resources`."""
         return await self._list("prompts/list", "prompts", server, timeout)
 
@@ -193,7 +200,9 @@ class Reading:
         await self._all_cards(timeout)
         return await self._requests.ask(server, method, params or {}, timeout)
 
-    async def _list(self, method: str, key: str, server: str | None, timeout: float | None) -> Entries:
+    async def _list(
+        self, method: str, key: str, server: str | Collection[str] | None, timeout: float | None
+    ) -> Entries:
         incomplete = await self._all_cards(LISTED_WITHIN if timeout is None else min(timeout, LISTED_WITHIN))
         entries = await self._requests.listing(method, key, server, timeout)
         entries.incomplete[:0] = incomplete

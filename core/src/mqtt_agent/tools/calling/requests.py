@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mqtt_agent.aio.waiting import within
-from mqtt_agent.errors import CallError, ToolFailed, ToolUnavailable
+from mqtt_agent.display.lacking import SERVER, sentences
+from mqtt_agent.errors import CallerNotAuthorized, CallError, ToolFailed, ToolUnavailable, TopicNotAuthorized
 from mqtt_agent.tools.calling.handle import error_of
 from mqtt_agent.tools.calling.live_catalog import RETURN_WITHIN, LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
-from mqtt_agent.tools.lists import Entries, sentences
+from mqtt_agent.tools.lists import Entries
 from mqtt_agent.tools.questions import as_object
 from mqtt_agent.wire import ServerCard, to_json
 
@@ -101,40 +102,42 @@ class Requests:
         why = "" if lost is None else f": {lost.unavailable}"
         return f"{server}: no online replica has {capability}{why}"
 
-    async def listing(self, method: str, key: str, server: str | None, timeout: float | None) -> Entries:
-        """All entries of a list of one server or of all servers, page by page; each with its ``server``.
+    async def listing(
+        self, method: str, key: str, server: str | Collection[str] | None, timeout: float | None
+    ) -> Entries:
+        """All entries of a list of one server or of several servers, page by page; each with its ``server``.
 
-        A list of all servers says which servers it lacks, because they were lost, do not answer, or answer with an
-        error. A list with nothing else to show is an error.
+        A list of several servers says which servers it lacks, because they were lost, do not answer, or answer with an
+        error. A server that does not let this client read is left out, as one that has nothing.
 
         Raises:
-            ToolUnavailable: The server is offline. Or the list would be empty, and lacks a server.
+            ToolUnavailable: The only server is offline.
             CallError: See :meth:`ask`.
         """
         capability = _capability_of(method)
-        if server is not None:
+        if isinstance(server, str):
             name = next((card.shared_name for card in self._replicas(server, capability)), server)
             return Entries({**entry, "server": name} for entry in await self._pages(server, method, key, timeout))
         lost = {name for name, card in self._catalog.missing().items() if capability in (card.capabilities or {})}
         online = {card.shared_name for card in self._catalog.servers() if self._has(card, capability)}
-        names = sorted(online | lost)
+        names = sorted(name for name in online | lost if server is None or name in server)
         asking = (self._pages(name, method, key, timeout) for name in names)
         found = await asyncio.gather(*asking, return_exceptions=True)
-        listed, missing = Entries(), dict[str, CallError]()
+        listed, missing = Entries(), dict[str, str]()
         for name, entries in zip(names, found, strict=True):
             if not isinstance(entries, BaseException):
                 listed += [{**entry, "server": name} for entry in entries]
             elif isinstance(entries, ToolFailed) and entries.code == _NO_SUCH_METHOD:
                 continue  # the server answers that it has no such list
+            elif isinstance(entries, (CallerNotAuthorized, TopicNotAuthorized)):
+                logger.info("server %s does not let %s list its %s: %s", name, self._queries.agent_id, key, entries)
             elif isinstance(entries, CallError):
-                missing[name] = entries
+                missing[name] = str(entries).removeprefix(f"{name}: ")
                 logger.warning("the list of all servers lacks the %s of server %s: %s", key, name, entries)
             else:
                 raise entries
-        listed.incomplete = sentences({name: str(why).removeprefix(f"{name}: ") for name, why in missing.items()})
-        if missing and not listed:
-            what = f"no server could be asked for its {capability}"
-            raise ToolUnavailable(f"{what}: {'; '.join(listed.incomplete)}") from next(iter(missing.values()))
+        listed.missing = {name: missing[name] for name in self._catalog.by_age(missing)}
+        listed.incomplete = sentences(SERVER, listed.missing)
         return listed
 
     async def _pages(self, server: str, method: str, key: str, timeout: float | None) -> list[dict[str, Any]]:
