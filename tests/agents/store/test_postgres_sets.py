@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from databases import shared_postgres
 from mqtt_agent.agents.store import OPEN, PostgresStore, TaskKey
+from mqtt_agent.agents.store.postgres import CLAIM, several
 from mqtt_agent.agents.store.postgres_engine import _SETTINGS  # pyright: ignore[reportPrivateUsage]
 from mqtt_agent.agents.store.postgres_sets import (
     SETTLE_SET,
@@ -174,3 +175,41 @@ async def test_only_a_task_that_is_in_its_state_is_settled(store: PostgresStore)
 def test_an_insert_of_a_set_has_the_types_of_its_columns() -> None:
     text = insert_set_sql(("task_id", "seq", "settled", "created_at"))
     assert "(task_id text, seq bigint, settled boolean, created_at double precision)" in text
+
+
+def claim(agent: str, first: int) -> Statement:
+    return Statement(b"claim", {"agent": agent, "first": first, "now": 1.0}, several=b"claim several")
+
+
+def test_the_claims_of_one_agent_are_joined_and_come_after_the_changes_of_records() -> None:
+    batch = [claim("a", 7), part(b"add", "1"), claim("b", 0), claim("a", 5), part(b"add", "2"), Statement(b"count")]
+    steps = join(batch)
+    assert [(step.sql, step.places) for step in steps] == [
+        (b"add", [1, 4]),
+        (b"claim several", [0, 3]),
+        (b"claim", [2]),
+        (b"count", [5]),
+    ]
+    assert steps[1].values == {"agent": "a", "first": 5, "now": 1.0, "count": 2}
+    assert list(steps[1].share([(9, "young")])) == [(0, [(9, "young")]), (3, [])]
+    assert list(steps[1].share([(9, "young"), (8, "old")])) == [(0, [(8, "old")]), (3, [(9, "young")])]
+
+
+async def test_claims_at_once_get_the_oldest_tasks_each_once(store: PostgresStore, url: str) -> None:
+    added = [(await soon(store.add(new_record())))[0] for _ in range(7)]
+    async with PostgresStore(url) as other:
+        claimed = await soon(asyncio.gather(*(each.claim(AGENT) for each in [store, other] * 5)))
+    tasks = [record for record in claimed if record is not None]
+    assert sorted(record.position for record in tasks) == [record.position for record in added]
+    assert {(record.state, record.attempt) for record in tasks} == {(S.WORKING, 1)}
+
+
+async def test_several_tasks_are_claimed_by_their_places_in_the_table(store: PostgresStore, url: str) -> None:
+    await soon(asyncio.gather(*(store.add(new_record()) for _ in range(1000))), 30)
+    values = {"agent": AGENT, "first": 0, "now": 1.0, "count": 20}
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute("ANALYZE")
+        statement = several(CLAIM).format(schema="mqtt_agent")
+        text = "\n".join(line for (line,) in sql.execute(f"EXPLAIN {statement}".encode(), values).fetchall())
+    assert "Tid Scan on tasks" in text, text
+    assert "Seq Scan" not in text, text

@@ -75,6 +75,14 @@ _WHOLE_EVERY = 1.0
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
+@lru_cache(16)
+def several(claim: str) -> str:
+    """The statement that claims up to ``count`` tasks, from the statement that claims one."""
+    return claim.replace("LIMIT 1", "LIMIT %(count)s").replace(
+        "ctid = (SELECT place FROM oldest)", "ctid = ANY (ARRAY (SELECT place FROM oldest))"
+    )
+
+
 @lru_cache(256)
 def change_sql(columns: tuple[str, ...], *, attempt: bool) -> str:
     """The statement for :meth:`TaskStore.change`. ``updated_at`` changes only with the state."""
@@ -285,7 +293,8 @@ class PostgresStore(ThreadedStore):
         search = self._searches.setdefault(agent, Search())
         while True:
             seen, values["first"] = search.changes, search.begin()
-            if claimed := _first(await self.rows(sql, values)):
+            statement = self.statement(sql, dict(values))._replace(several=self._text(several(sql)))
+            if claimed := _first(await self._submit(statement, writes=True)):
                 search.claimed(claimed.position, seen)
                 return claimed
             search.restart()

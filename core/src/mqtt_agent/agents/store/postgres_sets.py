@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pydantic_core
@@ -52,12 +53,15 @@ class Statement(NamedTuple):
         lock: A text that at most one transaction at a time has as its lock; None for no lock. The transaction takes its
             locks before all statements, so that two transactions cannot wait for each other.
         part: The statement as a part of a statement for a set of records; None when it has no such form.
+        several: The statement that claims several tasks, if this one claims one task; None otherwise. It has the same
+            values, and ``count``. Each row that it returns begins with the position of its task.
     """
 
     sql: bytes
     values: tuple[Any, ...] | dict[str, Any] = ()
     lock: str | None = None
     part: Part | None = None
+    several: bytes | None = None
 
 
 class Step(NamedTuple):
@@ -68,6 +72,7 @@ class Step(NamedTuple):
         values: The values.
         places: The places of its statements in the batch.
         keys: The keys of the records of a set, in the order of ``places``; None when this is not about a set.
+            For claims there are none: the first claim of the batch gets the oldest task.
     """
 
     sql: bytes
@@ -77,8 +82,11 @@ class Step(NamedTuple):
 
     def share(self, result: Any) -> Iterable[tuple[int, Any]]:
         """The results of the statements of the batch, each with its place."""
-        if self.keys is None:
+        if self.keys is None and len(self.places) == 1:
             return [(self.places[0], result)]
+        if self.keys is None:
+            tasks = iter(sorted(result, key=lambda row: row[0]))
+            return [(place, list(islice(tasks, 1))) for place in self.places]
         by_key = {tuple(row[1 : 1 + len(TaskKey._fields)]): row for row in result}
         return [
             (place, [by_key[key]] if key in by_key else []) for place, key in zip(self.places, self.keys, strict=True)
@@ -86,9 +94,10 @@ class Step(NamedTuple):
 
 
 def join(batch: Sequence[Statement]) -> list[Step]:
-    """Join those statements of a batch that differ only in their record.
+    """Join those statements of a batch that differ only in their record, and its claims.
 
-    The statements of one record keep their order, and so do a statement about no single record and all others.
+    The statements of one record keep their order, and so do a statement about no single record and all others. Claims
+    come after the statements about single records: nobody who claims a task knows which one it will be.
 
     Raises:
         ValueError: A value has no JSON form.
@@ -96,15 +105,21 @@ def join(batch: Sequence[Statement]) -> list[Step]:
     steps: list[Step] = []
     sets: dict[tuple[Any, ...], list[int]] = {}
     sizes: dict[tuple[Any, ...], int] = {}
+    claims: dict[tuple[Any, ...], list[int]] = {}
     touched: set[tuple[str, ...]] = set()
 
     def end() -> None:
         steps.extend(_step(batch, places) for places in sets.values())
+        steps.extend(_claims(batch, places) for places in claims.values())
         sets.clear()
+        claims.clear()
         sizes.clear()
         touched.clear()
 
     for place, statement in enumerate(batch):
+        if statement.several is not None:
+            claims.setdefault(_claimant(statement), []).append(place)
+            continue
         part = statement.part
         if part is None or (size := _size(part.row)) > _LARGE:
             end()
@@ -121,6 +136,20 @@ def join(batch: Sequence[Statement]) -> list[Step]:
             del sizes[which]
     end()
     return steps
+
+
+def _claimant(statement: Statement) -> tuple[Any, ...]:
+    """What the claims that are joined have in common."""
+    assert isinstance(statement.values, dict)
+    return statement.several, *((key, value) for key, value in statement.values.items() if key not in ("now", "first"))
+
+
+def _claims(batch: Sequence[Statement], places: list[int]) -> Step:
+    claims = [batch[place] for place in places]
+    if len(claims) == 1 or claims[0].several is None:
+        return Step(claims[0].sql, claims[0].values, places)
+    first = min(claim.values["first"] for claim in claims if isinstance(claim.values, dict))
+    return Step(claims[0].several, {**dict(claims[0].values), "first": first, "count": len(claims)}, places)
 
 
 def _step(batch: Sequence[Statement], places: list[int]) -> Step:
