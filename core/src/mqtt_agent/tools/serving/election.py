@@ -294,10 +294,8 @@ class Election:
                 await within(self._news.wait(), until - loop.time())
 
     def _on_question(self, message: InboundMessage) -> None:
-        if message.refusal is not None:
-            return
         """Another replica claims, and asks who else does."""
-        if not message.retain and self._presence.standby is False:
+        if message.refusal is None and not message.retain and self._presence.standby is False:
             self._presence.show_again()
 
     def _answer_claims(self) -> None:
