@@ -165,7 +165,7 @@ class Election:
     def _claim_stands(self, epoch: int) -> bool:
         """Whether the broker still has our valid claim of an earlier connection, so that no other can have served."""
         own = self._replicas.own(epoch)
-        if own is None or own.status != "online" or own.standby or self._presence.late.may_have_come(epoch):
+        if own is None or own.status != "online" or own.standby or self._presence.late.may_be_latest:
             return False
         if own.agent is not None:
             return False  # an agent's server has no Last Will, so its claim stands even when others have served since
