@@ -23,7 +23,7 @@ class LateMessages:
         self._connection = connection
         self._unconfirmed = 0
         self._came = False
-        """Whether the latest message that the broker has confirmed was published in an earlier epoch of the connection."""
+        """Whether the latest confirmed message was published in an earlier epoch of the connection."""
 
     @contextlib.contextmanager
     def watched(self) -> Generator[None]:
