@@ -515,6 +515,23 @@ async def test_servers_that_answer_queries_are_asked_before_a_call_is_sent_again
     assert len(strange_server.calls) == 4
 
 
+async def test_a_call_waits_for_a_takeover_no_longer_than_its_timeout(
+    strange_server: StrangeServer, make_client: MakeClient
+) -> None:
+    """A server on standby may never take over."""
+    await strange_server.show_tool()
+    await strange_server.show(tools=[], claims=["strange"])
+    client = await make_client("agent-a")
+
+    async def sees_it() -> bool:
+        return bool(await client.list_servers())
+
+    await becomes(sees_it)
+    for wait_online in (False, True):
+        with pytest.raises(ToolUnavailable, match="offline|no server came online in time"):
+            await soon(client.call("strange", timeout=0.05, wait_online=wait_online))
+
+
 @pytest.mark.rule("LOST-7", "QUERY-4")
 async def test_the_servers_that_answer_queries_are_asked_for_a_call_of_an_earlier_process(
     strange_server: StrangeServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch

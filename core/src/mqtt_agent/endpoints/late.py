@@ -22,8 +22,8 @@ class LateMessages:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._unconfirmed = 0
-        self._late_in: int | None = None
-        """The epoch of the connection in which the broker has confirmed a message of an earlier epoch."""
+        self._came = False
+        """Whether the latest confirmed message was published in an earlier epoch of the connection."""
 
     @contextlib.contextmanager
     def watched(self) -> Generator[None]:
@@ -32,11 +32,17 @@ class LateMessages:
         self._unconfirmed += 1
         try:
             yield
+            if self._connection.epoch == epoch:
+                self._came = False  # this message has replaced it
         finally:
             self._unconfirmed -= 1
             if self._connection.epoch != epoch:
-                self._late_in = self._connection.epoch
+                self._came = True
 
-    def may_have_come(self, epoch: int) -> bool:
-        """Whether a message of an earlier connection may have reached the broker in this epoch of the connection."""
-        return self._unconfirmed > 0 or self._late_in == epoch
+    @property
+    def may_be_latest(self) -> bool:
+        """Whether the latest message that the broker has may be one that reached it only after a reconnect.
+
+        Further reconnects do not change that.
+        """
+        return self._unconfirmed > 0 or self._came

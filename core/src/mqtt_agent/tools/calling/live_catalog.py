@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -128,13 +129,17 @@ class LiveCatalog(Catalog):
             except asyncio.TimeoutError:
                 return
 
-    async def taken_over(self, tool: str) -> None:
+    async def taken_over(self, tool: str, deadline: float | None = None) -> None:
         """Wait until a replica on standby has taken over a tool that no server serves; at most 15 s.
 
         Returns at once when the tool is served, or when no replica is on standby for the tool.
+
+        Args:
+            tool: The tool's name.
+            deadline: Loop time at which to stop waiting, if that is earlier.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _TAKEN_OVER_WITHIN
+        deadline = min(loop.time() + _TAKEN_OVER_WITHIN, math.inf if deadline is None else deadline)
         while not self.is_online(tool):
             if not self.has_standby(tool):
                 return

@@ -192,7 +192,7 @@ class Submitter:
         changes = self._catalog.watch()
         try:
             seen_all = await self._catalog.complete()
-            await self._catalog.taken_over(tool)
+            await self._catalog.taken_over(tool, deadline)
             if self._catalog.is_online(tool):
                 return
             card = await self._catalog.look_up(tool, _LOOK_UP_WITHIN)

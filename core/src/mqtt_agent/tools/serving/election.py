@@ -165,7 +165,7 @@ class Election:
     def _claim_stands(self, epoch: int) -> bool:
         """Whether the broker still has our valid claim of an earlier connection, so that no other can have served."""
         own = self._replicas.own(epoch)
-        if own is None or own.status != "online" or own.standby or self._presence.late.may_have_come(epoch):
+        if own is None or own.status != "online" or own.standby or self._presence.late.may_be_latest:
             return False
         if own.agent is not None:
             return False  # an agent's server has no Last Will, so its claim stands even when others have served since
@@ -294,10 +294,8 @@ class Election:
                 await within(self._news.wait(), until - loop.time())
 
     def _on_question(self, message: InboundMessage) -> None:
-        if message.refusal is not None:
-            return
         """Another replica claims, and asks who else does."""
-        if not message.retain and self._presence.standby is False:
+        if message.refusal is None and not message.retain and self._presence.standby is False:
             self._presence.show_again()
 
     def _answer_claims(self) -> None:

@@ -32,9 +32,9 @@ SERVER_FEATURES = ("query", "call", LISTED)
 _LOST = "the server has lost its connection, or has died"
 _CORRECT_AFTER = 1.0  # seconds
 _LIST_AGAIN_WITHIN = 1.0
+"""Seconds within which a replica publishes a tool card again that does not list the replica."""
 _SHOWN_EVERY = 2.0
 """Seconds between two shows of the server card to strangers, who may ask often. A server waits 5 s for an answer."""
-"""Seconds within which a replica publishes a tool card again that does not list the replica."""
 _MANY_LISTED = 16
 """How many replicas a tool card lists at least before a server looks which of them are gone."""
 
