@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,10 +27,11 @@ class Embedded(Behaviour):
     says_unheard = False
 
     def __init__(self) -> None:
-        from .forked import ForkedBroker  # it imports iotcore, which the benchmarks do without
-
         self._broker = EmbeddedBroker(port=free_port())
-        self._broker._iotcore = SimpleNamespace(Broker=ForkedBroker)  # pyright: ignore[reportPrivateUsage]
+        if sys.platform == "linux":
+            from .forked import ForkedBroker  # it imports iotcore, which the benchmarks do without
+
+            self._broker._iotcore = SimpleNamespace(Broker=ForkedBroker)  # pyright: ignore[reportPrivateUsage]
 
     @classmethod
     def missing(cls) -> str | None:

@@ -173,3 +173,4 @@ def test_a_question_is_asked_and_answered_at_the_terminal(served: Terminal) -> N
         os.close(ours)
         os.close(theirs)
     assert "input-required" in served.run("show", "t-2").out
+    served.run("cancel", "t-2")  # otherwise the agent waits for the answer when it stops

@@ -316,8 +316,9 @@ async def _with_lease(store: PostgresStore, work: Callable[[Lease], None], **lim
 
     def run() -> None:
         lease._join()
-        lease._renewals = 2
         lease._execute(ADD_LAPSED)
+        lease._renew()  # a busy machine may have taken long until here
+        lease._renewals = 2
         work(lease)
 
     try:

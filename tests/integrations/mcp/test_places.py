@@ -40,6 +40,26 @@ def test_many_names_that_nothing_proves_take_no_place_of_a_proven_owner() -> Non
     assert places.take(("also-known", True), "a0") == ["k0"]
 
 
+def test_names_that_share_all_places_use_up_none_of_another_owner() -> None:
+    places = Places[tuple[str, bool]](3, lambda owner: owner[1])
+    for name in ("one", "two"):
+        assert [places.take((name, False), f"s{n}") for n in range(3)] == [[], [], []]
+    assert places.take(("third", False), "t0") == ["s0"]
+    assert places.take(("third", False), "t1") is None  # two each
+    assert [places.take(("known", True), f"k{n}") for n in range(4)] == [["t0"], ["s1"], ["s2"], None]
+
+
+def test_a_proven_owner_is_known_also_when_there_are_too_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_mqtt_agent.places._MOST_OWNERS", 2)
+    places = Places[tuple[str, bool]](9, lambda owner: owner[1])
+    assert [places.take((f"new-{n}", False), "n") for n in range(3)] == [[], [], None]
+    assert [places.take((f"known-{n}", True), "k") for n in range(3)] == [[], ["n"], None]
+    places.leave(("known-0", True), "k")
+    assert places.take(("new", False), "alone") == []
+    assert places.take(("known-2", True), "alone") == []  # its place changes its owner
+    assert sorted(places.taken()) == ["alone", "k"]
+
+
 @pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_one_mcp_client_cannot_use_up_all_subscriptions(

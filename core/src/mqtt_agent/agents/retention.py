@@ -24,7 +24,7 @@ def checked_retention(seconds: float | None) -> float:
     """The retention that a person has given, in seconds. None and infinity mean a thousand years.
 
     Raises:
-        ValueError: ``seconds`` is no positive number.
+        ValueError: ``seconds`` is NaN.
     """
     checked = checked_seconds(seconds, "retention")
     return _FOR_EVER if checked is None else min(checked, _FOR_EVER)

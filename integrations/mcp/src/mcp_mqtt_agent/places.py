@@ -47,32 +47,44 @@ class Places(Generic[Owner]):
         """
         if owner in self._owners.get(key, ()):
             return []
-        if owner not in self._keys and len(self._keys) >= _MOST_OWNERS:
-            return None
         lost = list[str]()
-        if key not in self._owners and len(self._owners) >= self._most:
-            victim = self._victim(owner)
-            if victim is None:
+        if owner not in self._keys and len(self._keys) >= _MOST_OWNERS:
+            weaker = next((each for each in self._keys if self._proven(owner) and not self._proven(each)), None)
+            if weaker is None:
                 return None
-            giver, given = victim
-            self.leave(giver, given)
+            lost += [each for each in list(self._keys[weaker]) if self.leave(weaker, each) and each != key]
+        if key not in self._owners and len(self._owners) >= self._most:
+            given = self._given(owner)
+            if given is None:
+                return None
+            self.drop(given)
             lost.append(given)
         self._owners.setdefault(key, {})[owner] = None
         self._keys.setdefault(owner, {})[key] = None
         return lost
 
-    def _victim(self, owner: Owner) -> tuple[Owner, str] | None:
-        """Whose place an owner gets, and what for: the oldest that another owner has for itself alone."""
+    def _given(self, owner: Owner) -> str | None:
+        """What loses its place to an owner: the oldest that only owners have who must give some away.
+
+        What one owner has for itself alone goes first. But names that work together could share all places, so a place
+        that several of them share goes too.
+        """
         proven, has = self._proven(owner), len(self._keys.get(owner, ()))
-        for each in sorted(self._keys, key=lambda other: (self._proven(other), -len(self._keys[other]))):
-            weaker = proven and not self._proven(each)
-            stronger = self._proven(each) and not proven
-            if each == owner or stronger or not (weaker or len(self._keys[each]) > has + 1):
-                continue
-            alone = next((key for key in self._keys[each] if len(self._owners[key]) == 1), None)
-            if alone is not None:
-                return each, alone
-        return None
+
+        def gives(other: Owner) -> bool:
+            if other == owner or (self._proven(other) and not proven):
+                return False
+            return (proven and not self._proven(other)) or len(self._keys[other]) > has + 1
+
+        giving = {each for each in self._keys if gives(each)}
+        shared: str | None = None
+        for each in sorted(giving, key=lambda other: (self._proven(other), -len(self._keys[other]))):
+            for key in self._keys[each]:
+                if len(self._owners[key]) == 1:
+                    return key
+                if shared is None and giving.issuperset(self._owners[key]):
+                    shared = key
+        return shared
 
     def leave(self, owner: Owner, key: str) -> bool:
         """Take a place away from an owner. Returns whether nobody has this place now."""

@@ -8,7 +8,6 @@ also when the database is long since there again.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -70,9 +69,18 @@ class Silence:
         if use is None or time.monotonic() < use[0]:
             return
         with self._lock:
-            if self._use is use and not use[1].closed:
-                with socket.socket(fileno=os.dup(use[1].fileno())) as copy, contextlib.suppress(OSError):
-                    copy.shutdown(socket.SHUT_RDWR)
+            if self._use is use:
+                with contextlib.suppress(Exception):  # the driver may find at this moment that the connection is lost
+                    _shut_down(use[1])
+
+
+def _shut_down(connection: _Connection) -> None:
+    if not connection.closed:
+        same = socket.socket(fileno=connection.fileno())
+        try:
+            same.shutdown(socket.SHUT_RDWR)
+        finally:
+            same.detach()  # the driver closes it
 
 
 _watched: set[Silence] = set()
@@ -88,8 +96,13 @@ def _watch(silence: Silence) -> None:
             return
         _watched.add(silence)
         if _thread is None:
-            _thread = threading.Thread(target=_look, name="mqtt-agent-silence", daemon=True)
-            _thread.start()
+            thread = threading.Thread(target=_look, name="mqtt-agent-silence", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many threads, or the program ends: the connection is used all the same
+                _watched.discard(silence)
+            else:
+                _thread = thread
 
 
 def _look() -> None:
