@@ -91,7 +91,7 @@ RESULTS = {
         *("request", "result", "result_of", "run", "saved", "saved_by_task", "settle", "stream", "to_json", "work"),
         *("checked_json", "json_from", "mended"),
         *("answer_of", "changed", "difference"),
-        *("on_question", "read_answer", "request_input"),
+        *("on_question", "read_answer", "read_line", "request_input"),
     },
     "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {

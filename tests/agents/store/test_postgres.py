@@ -73,7 +73,7 @@ class TestPlans:
         (postgres.find_sql(TaskState, peer=False, unsettled=False), FIND, "tasks_by_state"),
         (postgres.find_sql([S.WORKING], peer=True, unsettled=False), FIND, "tasks_by_state"),
         (postgres.find_sql([S.FAILED], peer=False, unsettled=True), FIND, "tasks_"),
-        (lease.REAP, {**MEMBER, "missed": 5.0, "suspects": ["s"]}, "tasks_by_state"),
+        (lease.REAP, {**MEMBER, "missed": 5.0, "fresh": 5.0, "suspects": ["s"]}, "tasks_by_state"),
         (lease.GIVE_BACK, MEMBER, "tasks_by_state"),
         (members.OWN, MEMBER, "tasks_by_state"),
         (members.OWNER, (*KEY, "a"), "tasks_pkey"),

@@ -8,7 +8,6 @@ about a server that nobody knows is told, and turns no list into an error.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
@@ -45,7 +44,7 @@ class Lacks:
     def of(
         self,
         what: str,
-        entries: Collection[Any],
+        entries: Collection[object],
         incomplete: Sequence[str],
         servers: Mapping[str, str],
         agents: Mapping[str, str] | None = None,
