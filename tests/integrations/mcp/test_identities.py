@@ -312,7 +312,10 @@ async def test_the_command_serves_each_caller_of_its_file_under_the_callers_name
     about = {name: {"bearer": f"token-of-{name}", "user": name, "password": name} for name in NAMES}
     callers.write_text(json.dumps(about | {"alice": {**about["alice"], "client_id": "seat-1"}}))
     options = ["--broker", passworded.url, "--namespace", namespace, "--http", str(port), "--callers", str(callers)]
-    process = subprocess.Popen([sys.executable, "-m", "mqtt_agent.cli", "mcp", *options])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mqtt_agent.cli", "mcp", *options],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job of a shell ignores it
+    )
     try:
         await listening(port)
         for name in NAMES:
