@@ -168,7 +168,7 @@ PUBLISHING = [
     # As another kind of program, under its own name.
     Publishing("an agent's card by a server", "evil:1", "agents/evil/card", retain=True),
     Publishing("a task by a server under its user name", "evil:1", "tasks/writer/inbox/evil.1", possible=PATTERN),
-    Publishing("a call by a server under its user name", "evil:1", "mcp/tools/forecast/call/evil.1", possible=PATTERN),
+    Publishing("a call by a server under its user name", "evil:1", "mcp/tools/forecast/call/evil.1"),
     Publishing("a task by a client", "web", "tasks/writer/inbox/web", possible=PATTERN),
     Publishing("a result by a client in the name of an agent", "web", "tasks/agent-a/results/writer"),
     Publishing("a task by an auditor", "audit-b", "tasks/writer/inbox/audit-b", possible=PATTERN),
