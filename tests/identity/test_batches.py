@@ -13,10 +13,12 @@ from mqtt_agent.identity import merkle
 from mqtt_agent.identity.batches import InBatch
 from mqtt_agent.identity.keys import PrivateKey, PublicKey, TrustedKeys
 from mqtt_agent.identity.merkle import MAX_BATCH, Inclusion, ProvenNodes, Tree, batch_bytes, leaf_of
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, single_text
 from mqtt_agent.identity.signing import Identity
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.packing import pack_publish, pack_user_property
+
+from .signed import Content, root_of
 
 NOW = 1_800_000_000.0
 ABOUT = PublishProperties("ns/answers", b"call-1", user_properties=(("traceparent", "00-1-1-01"),))
@@ -198,14 +200,13 @@ def test_a_node_of_the_tree_is_no_message_and_a_single_message_is_no_batch() -> 
     signed = [b"a", b"b", b"c", b"d"]
     tree = Tree(signed)
     left, right = (hashlib.sha256(b"\x01" + leaf_of(x) + leaf_of(y)).digest() for x, y in (signed[:2], signed[2:]))
-    assert Inclusion(4, 0, tree.paths[0]).root(leaf_of(b"a")) == tree.root
+    assert root_of(Inclusion(4, 0, tree.paths[0]), leaf_of(b"a")) == tree.root
     # The tree of the two nodes above the leaves has the same root. But its size is signed, and no text is a node.
-    assert Inclusion(2, 0, right).root(left) == tree.root
+    assert root_of(Inclusion(2, 0, right), left) == tree.root
     assert batch_bytes(2, tree.root) != batch_bytes(4, tree.root)
     assert leaf_of(leaf_of(b"a") + leaf_of(b"b")) != left
-    signature = Signature.begin("agent-a", 1, 0)
-    for content in (SignedContent("ns/topic", b""), SignedContent("", b"", "")):
-        assert content.to_bytes(signature)[:19] != batch_bytes(4, tree.root)[:19]
+    for content in (Content("ns/topic", b""), Content("", b"", "")):
+        assert content.to_bytes()[:19] != batch_bytes(4, tree.root)[:19]
 
 
 @pytest.mark.rule("SIG-12")
@@ -215,7 +216,7 @@ def test_a_path_leads_to_the_root_only_from_its_own_place(count: int) -> None:
     for number, path in enumerate(tree.paths):
         for place in range(count):
             try:
-                found = Inclusion(count, place, path).root(leaf_of(b"%d" % number))
+                found = root_of(Inclusion(count, place, path), leaf_of(b"%d" % number))
             except ValueError:
                 assert place != number
             else:
@@ -257,9 +258,10 @@ def test_each_message_of_a_batch_has_its_own_time() -> None:
 
 def says_nothing(key: PrivateKey) -> InboundMessage:
     """A message of a program that knows only signatures of single messages."""
-    signature = Signature("agent-b", round(NOW * 1000), 0, "AAAAAAAAAAAAAAAA")
-    content = SignedContent("ns/topic/0", b"0", "ns/answers", b"call-1", "application/json", ABOUT.user_properties)
-    return arrived(0, (SIGNATURE_PROPERTY, str(signature.with_value(key.sign(content.to_bytes(signature))))))
+    stamps = "agent-b", round(NOW * 1000), 0, "AAAAAAAAAAAAAAAA"
+    content = Content("ns/topic/0", b"0", "ns/answers", b"call-1", "application/json", ABOUT.user_properties)
+    text = single_text(";".join(map(str, stamps)), key.sign(content.to_bytes(*stamps)))
+    return arrived(0, (SIGNATURE_PROPERTY, text))
 
 
 @pytest.mark.rule("SIG-13")
@@ -348,7 +350,7 @@ def test_a_reader_that_knows_a_batch_takes_exactly_the_places_and_paths_of_a_rea
             for number in range(count):
                 inclusion = Inclusion(count, number, path)
                 try:
-                    proven = inclusion.root(node) == tree.root
+                    proven = root_of(inclusion, node) == tree.root
                 except ValueError:
                     proven = False
                 try:

@@ -12,7 +12,7 @@ from brokers import Broker, Mosquitto
 from mqtt_agent import Agent, TaskContext, ToolClient, ToolServer
 from mqtt_agent.identity import Audit, Identity, PrivateKey, TrustedKeys
 from mqtt_agent.identity.batches import Batches
-from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, Signature, SignedContent
+from mqtt_agent.identity.signatures import SIGNATURE_PROPERTY, signed_bytes
 from mqtt_agent.tools.serving.answers import _signers
 from mqtt_agent.transport import Connection, InboundMessage, Proof, PublishProperties
 from proxy import Proxy
@@ -48,10 +48,10 @@ class OlderIdentity(Identity):
         assert self.key is not None
         stamps, *_ = super()._begin(topic, payload, properties)
         signer, signed_at, expires_at, nonce = stamps.rsplit(";", 3)
-        signature = Signature(signer, int(signed_at), int(expires_at), nonce[2:])
+        older = signer, signed_at, expires_at, nonce[2:]
         about = properties.response_topic, properties.correlation_data, properties.content_type
-        signed = SignedContent(topic, payload, *about, properties.user_properties).to_bytes(signature)
-        return f"{signer};{signed_at};{expires_at};{signature.nonce}", signed, properties
+        signed = signed_bytes(*older, topic, payload, *about, properties.user_properties)
+        return ";".join(older), signed, properties
 
     def check(self, message: InboundMessage) -> Proof:
         if any(name == SIGNATURE_PROPERTY and value[:2] != "1;" for name, value in message.user_properties):

@@ -330,7 +330,7 @@ async def _with_lease(store: PostgresStore, work: Callable[[Lease], None], **lim
 
 ADD_LAPSED = "INSERT INTO {schema}.members (agent, member, lease_until) VALUES (%(agent)s, 'lapsed', clock_timestamp())"
 AGE_OWN = (
-    "UPDATE {schema}.members SET lease_until = clock_timestamp() + make_interval(secs => %(fresh)s - 0.1)"
+    "UPDATE {schema}.members SET lease_until = clock_timestamp() + make_interval(secs => %(missed)s - 0.1)"
     " WHERE member = %(member)s"
 )
 

@@ -64,7 +64,7 @@ class TestPlans:
     STATEMENTS: tuple[tuple[str, Any, str], ...] = (
         (postgres.GET, KEY, "tasks_pkey"),
         (postgres.change_sql(("saved",), attempt=True), (1, *KEY, ["working"], 1), "tasks_pkey"),
-        (postgres.CLAIM, {"agent": "a", "now": 0.0, "first": 0}, "tasks_by_state"),
+        (postgres.CLAIM, {"agent": "a", "now": 0.0, "first": 0, "count": 1}, "tasks_by_state"),
         (postgres.ANY_SUBMITTED, {"agent": "a"}, "tasks_by_state"),
         (postgres.REOPEN, (0.0, "a"), "tasks_by_state"),
         (postgres.SWEEP, ("a", 0.0, 10), "tasks_over"),
@@ -73,13 +73,13 @@ class TestPlans:
         (postgres.find_sql(TaskState, peer=False, unsettled=False), FIND, "tasks_by_state"),
         (postgres.find_sql([S.WORKING], peer=True, unsettled=False), FIND, "tasks_by_state"),
         (postgres.find_sql([S.FAILED], peer=False, unsettled=True), FIND, "tasks_"),
-        (lease.REAP, {**MEMBER, "missed": 5.0, "fresh": 5.0, "suspects": ["s"]}, "tasks_by_state"),
+        (lease.REAP, {**MEMBER, "missed": 5.0, "suspects": ["s"]}, "tasks_by_state"),
         (lease.GIVE_BACK, MEMBER, "tasks_by_state"),
         (members.OWN, MEMBER, "tasks_by_state"),
         (members.OWNER, (*KEY, "a"), "tasks_pkey"),
         (members.ENDED, {"agent": "a", "tasks": ["1"]}, "tasks_pkey"),
-        (members.CLAIM_OWN, {**MEMBER, "now": 0.0, "first": 0}, "tasks_by_state"),
-        (members.CLAIM_IN_TURN, {**MEMBER, "now": 0.0, "first": 0}, "tasks_by_context"),
+        (members.CLAIM_OWN, {**MEMBER, "now": 0.0, "first": 0, "count": 1}, "tasks_by_state"),
+        (members.CLAIM_IN_TURN, {**MEMBER, "now": 0.0, "first": 0, "count": 1}, "tasks_by_context"),
         (members.COUNT_IN_TURN, MEMBER, "tasks_by_context"),
     )
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from databases import shared_postgres
 from mqtt_agent.agents.store import OPEN, PostgresStore, TaskKey
-from mqtt_agent.agents.store.postgres import CLAIM, several
+from mqtt_agent.agents.store.postgres import CLAIM
 from mqtt_agent.agents.store.postgres_engine import _SETTINGS  # pyright: ignore[reportPrivateUsage]
 from mqtt_agent.agents.store.postgres_sets import (
     SETTLE_SET,
@@ -178,7 +178,7 @@ def test_an_insert_of_a_set_has_the_types_of_its_columns() -> None:
 
 
 def claim(agent: str, first: int) -> Statement:
-    return Statement(b"claim", {"agent": agent, "first": first, "now": 1.0}, several=b"claim several")
+    return Statement(b"claim", {"agent": agent, "first": first, "now": 1.0, "count": 1}, claims=True)
 
 
 def test_the_claims_of_one_agent_are_joined_and_come_after_the_changes_of_records() -> None:
@@ -186,7 +186,7 @@ def test_the_claims_of_one_agent_are_joined_and_come_after_the_changes_of_record
     steps = join(batch)
     assert [(step.sql, step.places) for step in steps] == [
         (b"add", [1, 4]),
-        (b"claim several", [0, 3]),
+        (b"claim", [0, 3]),
         (b"claim", [2]),
         (b"count", [5]),
     ]
@@ -209,7 +209,7 @@ async def test_several_tasks_are_claimed_by_their_places_in_the_table(store: Pos
     values = {"agent": AGENT, "first": 0, "now": 1.0, "count": 20}
     with psycopg.connect(url, autocommit=True) as sql:
         sql.execute("ANALYZE")
-        statement = several(CLAIM).format(schema="mqtt_agent")
+        statement = CLAIM.format(schema="mqtt_agent")
         text = "\n".join(line for (line,) in sql.execute(f"EXPLAIN {statement}".encode(), values).fetchall())
     assert "Tid Scan on tasks" in text, text
     assert "Seq Scan" not in text, text

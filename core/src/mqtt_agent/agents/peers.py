@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from mqtt_agent.agents.scope import Scope
+from mqtt_agent.aio.arrivals import first_come
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
@@ -71,9 +70,8 @@ class Peers:
         self._topics = scope.topics
         self._cards: dict[str, AgentCard] = {}
         self._statuses: dict[str, AgentStatus] = {}
-        self._numbers = itertools.count()
-        self._met: dict[str, int] = {}
-        """The agents that have been online, each with a number that grows: who has come first has the smallest one."""
+        self._met: dict[str, None] = {}
+        """The agents that have been online, in the order in which they came."""
         self._shown: dict[str, tuple[AgentCard, AgentCard]] = {}
         """The cards that do not say the agent's present status, each with a copy that does."""
         self._watchers: weakref.WeakKeyDictionary[Feed[PeerChange], str | None] = weakref.WeakKeyDictionary()
@@ -151,9 +149,8 @@ class Peers:
         offline = (name for name, status in self._statuses.items() if status.status != "online" and name != but)
         # An agent that is stopped sets its card offline too. An agent that only gives tasks is nobody's peer.
         cards = (self._cards[name] for name in offline if name in self._cards)
-        names = [c.name for c in cards if c.status == "online" and not (c.meta or {}).get("requester")]
-        names.sort(key=lambda name: (self._met.get(name, math.inf), name))
-        return dict.fromkeys(names, "has lost its connection, or has died")
+        names = {c.name for c in cards if c.status == "online" and not (c.meta or {}).get("requester")}
+        return dict.fromkeys(first_come(self._met, names), "has lost its connection, or has died")
 
     def is_known(self, name: str) -> bool:
         """Whether the agent has published a card or a status."""
@@ -306,7 +303,7 @@ class Peers:
         was_online = self.is_online(name)
         self._statuses[name] = status
         if status.status == "online":
-            self._met.setdefault(name, next(self._numbers))
+            self._met.setdefault(name)
         restarted = before is not None and status.started != before.started
         # The peer reconnected before its Last Will was published. The peer's session may still have lost messages.
         back = before is not None and status.epoch is not None and status.epoch != before.epoch

@@ -36,16 +36,6 @@ class Inclusion(NamedTuple):
     number: int
     path: bytes
 
-    def root(self, leaf: bytes) -> bytes:
-        """The root of the tree, if the tree has this leaf at this place.
-
-        Raises:
-            ValueError: The size or the number is not one of a batch, or the path has another length.
-        """
-        root = self.climb(leaf, {}, {})
-        assert root is not None  # no node is known
-        return root
-
     def climb(self, leaf: bytes, known: ProvenNodes, found: ProvenNodes) -> bytes | None:
         """Go from a leaf up to the root of the tree, or up to a node that is known.
 

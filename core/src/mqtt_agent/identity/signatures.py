@@ -15,7 +15,6 @@ __all__ = [
     "SIGNATURE_PROPERTY",
     "SIGNED_PROPERTIES",
     "Signature",
-    "SignedContent",
     "batch_text",
     "decode_base64",
     "encode_base64",
@@ -51,33 +50,6 @@ _LONGEST_VALUE = (4 * _VALUE_BYTES + 2) // 3
 _LONGEST_PATH = (4 * MAX_PATH + 2) // 3
 
 
-class SignedContent(NamedTuple):
-    """The parts of an MQTT message that a signature covers.
-
-    The QoS, the retain flag and the Message Expiry Interval are not covered, because brokers change them.
-
-    Attributes:
-        topic: The topic.
-        payload: The bytes of the message.
-        response_topic: The Response Topic, if any.
-        correlation_data: The Correlation Data, if any.
-        content_type: The Content Type, if any.
-        user_properties: All user properties. Only those of :data:`SIGNED_PROPERTIES` are covered.
-    """
-
-    topic: str
-    payload: bytes
-    response_topic: str | None = None
-    correlation_data: bytes | None = None
-    content_type: str | None = None
-    user_properties: tuple[tuple[str, str], ...] = ()
-
-    def to_bytes(self, signature: Signature) -> bytes:
-        """The bytes to sign; see :func:`signed_bytes`."""
-        signer, signed_at, expires_at, nonce, _, _ = signature
-        return signed_bytes(signer, str(signed_at), str(expires_at), nonce, *self)
-
-
 class Signature(NamedTuple):
     """The value of the user property :data:`SIGNATURE_PROPERTY`.
 
@@ -100,15 +72,6 @@ class Signature(NamedTuple):
     nonce: str
     value: bytes = b""
     inclusion: Inclusion | None = None
-
-    @classmethod
-    def begin(cls, signer: str, signed_at: int, expires_at: int) -> Signature:
-        """A signature with a new nonce, and without its value yet."""
-        return cls(signer, signed_at, expires_at, new_nonce())
-
-    def with_value(self, value: bytes, inclusion: Inclusion | None = None) -> Signature:
-        """The same signature with its value."""
-        return Signature(self.signer, self.signed_at, self.expires_at, self.nonce, value, inclusion)
 
     @property
     def reads_batches(self) -> bool:
@@ -146,17 +109,10 @@ class Signature(NamedTuple):
         except ValueError as error:
             raise ValueError(f"{text!r:.60} is not a signature: {error}") from error
 
-    def __str__(self) -> str:
-        stamps = f"{self.signer};{self.signed_at};{self.expires_at};{self.nonce}"
-        if self.inclusion is None:
-            return single_text(stamps, self.value)
-        size, number, path = self.inclusion
-        return batch_text(stamps, size, number, path, encode_base64(self.value))
-
 
 def new_nonce() -> str:
     """A random text that also says that its signer checks signatures of batches."""
-    return _READS_BATCHES + binascii.b2a_base64(os.urandom(_NONCE_BYTES), newline=False).translate(_TO_URL).decode()
+    return _READS_BATCHES + encode_base64(os.urandom(_NONCE_BYTES))
 
 
 def signed_bytes(
@@ -174,18 +130,19 @@ def signed_bytes(
     """The bytes to sign: each part with its length before it, and the payload as its SHA-256.
 
     No part can be moved into another one, because each part has its length. A missing part is not an empty part.
+    The QoS, the retain flag and the Message Expiry Interval are not covered, because brokers change them.
 
     Args:
         signer: See :class:`Signature`, as for the next three arguments. The times are decimal numbers.
         signed_at: When the message was signed.
         expires_at: When the message is too old.
         nonce: The random text.
-        topic: See :class:`SignedContent`, as for the other arguments.
+        topic: The topic.
         payload: The bytes of the message.
         response_topic: The Response Topic, if any.
         correlation_data: The Correlation Data, if any.
         content_type: The Content Type, if any.
-        user_properties: All user properties.
+        user_properties: All user properties. Only those of :data:`SIGNED_PROPERTIES` are covered.
     """
     # Each message is signed and checked, and one text is made faster than many parts.
     begin = (

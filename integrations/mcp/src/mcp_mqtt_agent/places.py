@@ -76,13 +76,13 @@ class Places(Generic[Owner]):
                 return False
             return (proven and not self._proven(other)) or len(self._keys[other]) > has + 1
 
-        giving = {each for each in self._keys if gives(each)}
+        giving = {each: None for each in self._keys if gives(each)}  # in their order, so that equal ones give in turn
         shared: str | None = None
         for each in sorted(giving, key=lambda other: (self._proven(other), -len(self._keys[other]))):
             for key in self._keys[each]:
                 if len(self._owners[key]) == 1:
                     return key
-                if shared is None and giving.issuperset(self._owners[key]):
+                if shared is None and giving.keys() >= self._owners[key].keys():
                     shared = key
         return shared
 

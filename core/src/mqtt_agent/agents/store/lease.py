@@ -27,7 +27,7 @@ _UNTIL = "clock_timestamp() + make_interval(secs => %(lease)s)"
 # renewing its lease meanwhile may have kept the others from it too.
 _FRESH = (
     "own.agent = %(agent)s AND own.member = %(member)s"
-    " AND own.lease_until > clock_timestamp() + make_interval(secs => %(fresh)s)"
+    " AND own.lease_until > clock_timestamp() + make_interval(secs => %(missed)s)"
 )
 _LIVE = "agent = %(agent)s AND lease_until > clock_timestamp()"
 
@@ -145,7 +145,6 @@ class Lease:
             "member": member,
             "lease": seconds,
             "missed": seconds * (1 - _LATE / _BEATS),
-            "fresh": seconds * (1 - _LATE / _BEATS),
         }
         self._seconds = seconds
         self._on_beat = on_beat

@@ -30,7 +30,7 @@ _TURN = (
     f"(context IS NULL OR NOT (EXISTS ({_SAME} IN ({_ACTIVE})) OR EXISTS ({_SAME} = '{TaskState.SUBMITTED}'"
     " AND other.position < tasks.position)))"
 )
-CLAIM_IN_TURN = CLAIM_OWN.replace(" ORDER BY position LIMIT 1", f" AND {_TURN} ORDER BY position LIMIT 1")
+CLAIM_IN_TURN = CLAIM_OWN.replace(" ORDER BY position LIMIT", f" AND {_TURN} ORDER BY position LIMIT")
 COUNT_IN_TURN = (
     "SELECT count(*) FROM (SELECT 1 FROM {schema}.tasks WHERE agent = %(agent)s AND role = 'received'"
     f" AND state = '{TaskState.SUBMITTED}' AND {_TURN} LIMIT 1000) AS found"

@@ -51,9 +51,9 @@ GET = f"SELECT {COLUMNS} FROM {{schema}}.tasks WHERE {KEY}"
 _SUBMITTED = f"FROM {{schema}}.tasks WHERE agent = %(agent)s AND role = 'received' AND state = '{TaskState.SUBMITTED}'"
 CLAIM = (
     f"WITH oldest AS MATERIALIZED (SELECT ctid AS place {_SUBMITTED} AND position >= %(first)s"
-    " ORDER BY position LIMIT 1 FOR UPDATE SKIP LOCKED)"
+    " ORDER BY position LIMIT %(count)s FOR UPDATE SKIP LOCKED)"
     f" UPDATE {{schema}}.tasks SET state = '{TaskState.WORKING}', attempt = attempt + 1, seq = seq + {RESERVED_SEQS},"
-    f" updated_at = %(now)s WHERE ctid = (SELECT place FROM oldest) RETURNING {COLUMNS}"
+    f" updated_at = %(now)s WHERE ctid = ANY (ARRAY (SELECT place FROM oldest)) RETURNING {COLUMNS}"
 )
 ANY_SUBMITTED = f"SELECT EXISTS (SELECT 1 {_SUBMITTED})"
 REOPEN = (
@@ -73,14 +73,6 @@ _WHILE_LOCKED = 0.01
 _WHOLE_EVERY = 1.0
 """Seconds between two searches for submitted tasks from the beginning."""
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-
-
-@lru_cache(16)
-def several(claim: str) -> str:
-    """The statement that claims up to ``count`` tasks, from the statement that claims one."""
-    return claim.replace("LIMIT 1", "LIMIT %(count)s").replace(
-        "ctid = (SELECT place FROM oldest)", "ctid = ANY (ARRAY (SELECT place FROM oldest))"
-    )
 
 
 @lru_cache(256)
@@ -289,11 +281,11 @@ class PostgresStore(ThreadedStore):
 
     async def claim_with(self, agent: str, sql: str, **more: str) -> TaskRecord | None:
         """Claim a task with a statement that may use the values of ``more``."""
-        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), **more}
+        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), "count": 1, **more}
         search = self._searches.setdefault(agent, Search())
         while True:
             seen, values["first"] = search.changes, search.begin()
-            statement = self.statement(sql, dict(values))._replace(several=self._text(several(sql)))
+            statement = self.statement(sql, dict(values))._replace(claims=True)
             if claimed := _first(await self._submit(statement, writes=True)):
                 search.claimed(claimed.position, seen)
                 return claimed
@@ -308,7 +300,7 @@ class PostgresStore(ThreadedStore):
 
     async def claim_in_turn(self, agent: str, sql: str, **more: str) -> TaskRecord | None:
         """Claim a task while no other process claims one, with a statement that looks at several tasks."""
-        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), "first": 0, **more}
+        values: dict[str, Any] = {"agent": escape(agent), "now": time.time(), "first": 0, "count": 1, **more}
         return _first(await self.rows(sql, values, lock=agent))
 
     @override

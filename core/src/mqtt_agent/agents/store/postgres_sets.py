@@ -53,15 +53,15 @@ class Statement(NamedTuple):
         lock: A text that at most one transaction at a time has as its lock; None for no lock. The transaction takes its
             locks before all statements, so that two transactions cannot wait for each other.
         part: The statement as a part of a statement for a set of records; None when it has no such form.
-        several: The statement that claims several tasks, if this one claims one task; None otherwise. It has the same
-            values, and ``count``. Each row that it returns begins with the position of its task.
+        claims: Whether the statement claims the oldest tasks, up to as many as its value ``count``, which is 1. Each
+            row that it returns begins with the position of its task.
     """
 
     sql: bytes
     values: tuple[Any, ...] | dict[str, Any] = ()
     lock: str | None = None
     part: Part | None = None
-    several: bytes | None = None
+    claims: bool = False
 
 
 class Step(NamedTuple):
@@ -117,7 +117,7 @@ def join(batch: Sequence[Statement]) -> list[Step]:
         touched.clear()
 
     for place, statement in enumerate(batch):
-        if statement.several is not None:
+        if statement.claims:
             claims.setdefault(_claimant(statement), []).append(place)
             continue
         part = statement.part
@@ -141,15 +141,13 @@ def join(batch: Sequence[Statement]) -> list[Step]:
 def _claimant(statement: Statement) -> tuple[Any, ...]:
     """What the claims that are joined have in common."""
     assert isinstance(statement.values, dict)
-    return statement.several, *((key, value) for key, value in statement.values.items() if key not in ("now", "first"))
+    return statement.sql, *((key, value) for key, value in statement.values.items() if key not in ("now", "first"))
 
 
 def _claims(batch: Sequence[Statement], places: list[int]) -> Step:
-    claims = [batch[place] for place in places]
-    if len(claims) == 1 or claims[0].several is None:
-        return Step(claims[0].sql, claims[0].values, places)
-    first = min(claim.values["first"] for claim in claims if isinstance(claim.values, dict))
-    return Step(claims[0].several, {**dict(claims[0].values), "first": first, "count": len(claims)}, places)
+    sql, values = batch[places[0]][:2]
+    first = min(dict(batch[place].values)["first"] for place in places)
+    return Step(sql, {**dict(values), "first": first, "count": len(places)}, places)
 
 
 def _step(batch: Sequence[Statement], places: list[int]) -> Step:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 import weakref
 from collections.abc import Callable, Collection
 from typing import Literal
 
+from mqtt_agent.aio.arrivals import first_come
 from mqtt_agent.aio.steps import in_steps
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.wire import BOUND, ServerCard, ToolCard
@@ -67,9 +66,8 @@ class Catalog:
         """Listings that were asked for since the last change."""
         self._unavailable: dict[str, ServerCard] = {}
         """The cards of the servers that do not serve what they have, although nobody has stopped them."""
-        self._numbers = itertools.count()
-        self._worked: dict[str, int] = {}
-        """The servers that have been online, each with a number that grows: who has come first has the smallest one."""
+        self._worked: dict[str, None] = {}
+        """The servers that have been online, in the order in which they came."""
         self._missing: tuple[int, dict[str, ServerCard]] = (-1, {})
         """What :meth:`missing` has returned last, and after how many changes."""
         self._changes = 0
@@ -211,10 +209,9 @@ class Catalog:
 
         So somebody who writes many cards of servers that never were cannot hide a server that was lost.
         """
-        came = dict[str, int]()
-        for server, number in self._worked.items() if names else ():
-            came.setdefault(self._servers[server].shared_name, number)
-        return sorted(names, key=lambda name: (came.get(name, math.inf), name))
+        if not names:
+            return []
+        return first_come(dict.fromkeys(self._servers[each].shared_name for each in self._worked), names)
 
     def missing_tools(self, server: str | None, online_only: bool) -> dict[str, ServerCard]:
         """The servers of these whose tools a listing lacks; see :meth:`listing`."""
@@ -332,7 +329,7 @@ class Catalog:
             if card.unavailable is not None:
                 self._unavailable[server] = card
             elif card.status == "online":
-                self._worked.setdefault(server, next(self._numbers))
+                self._worked.setdefault(server)
         else:
             self._worked.pop(server, None)
         _move(self._awaited, server, _awaits(before), _awaits(card))
