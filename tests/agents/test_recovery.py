@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,44 @@ async def test_a_task_that_no_handler_has_any_more_runs_again_when_somebody_asks
     record = await store.get(key)
     assert record is not None
     assert record.attempt == 2
+
+
+@pytest.mark.rule("FAULT-1")
+async def test_a_task_whose_handler_has_begun_as_often_as_it_may_fails_and_is_not_begun_again(
+    make_agent: MakeAgent, planner: Agent, tmp_path: Path
+) -> None:
+    begun: list[int] = []
+
+    async def handle(task: TaskContext) -> str:
+        begun.append(task.attempt)
+        if task.data == "healthy":
+            return "done"
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def start() -> Agent:
+        writer = make_agent("writer", store=tmp_path / "writer.db", max_attempts=2, drain_timeout=0)
+        writer.on_task(handle)
+        await soon(writer.start())
+        return writer
+
+    writer = await start()
+    handle_of_task = await soon(planner.delegate("writer", data="poison"))
+    for attempt in (1, 2):
+        await until(lambda: len(begun) == attempt)  # noqa: B023
+        assert not handle_of_task.done
+        await soon(writer.stop())
+        writer = await start()
+    with pytest.raises(errors.TaskFailed, match=r"begun 2 times and never ended.*\(max_attempts\)") as failed:
+        await soon(handle_of_task.result())
+    assert failed.value.type == "too_many_attempts"
+    assert await soon(planner.request("writer", data="healthy")) == "done"
+    assert begun == [1, 2, 1]
+
+
+def test_a_handler_may_begin_at_least_once() -> None:
+    with pytest.raises(ValueError, match="max_attempts must be 1 or more, or None for no limit, not 0"):
+        Agent("writer", max_attempts=0)
 
 
 async def test_a_repeat_of_a_task_that_an_older_version_has_stored_is_the_same_task(

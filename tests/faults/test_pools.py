@@ -141,17 +141,19 @@ async def test_a_rolling_restart_loses_no_task_does_none_twice_and_is_not_seen(
 
 
 @pytest.mark.long
-async def test_a_task_that_kills_its_process_ends_when_its_handler_gives_up(
+async def test_a_task_that_kills_the_members_of_a_pool_ends_after_the_most_attempts(
     agents: AgentProcesses, mosquitto: Mosquitto, planner: Agent
 ) -> None:
-    members = await start_pool(agents, mosquitto.url, 2)
+    members = await start_pool(agents, mosquitto.url, 2, "--max-attempts", "2")
     await becomes(lambda: _is_online(planner))
-    handle = await planner.delegate("writer", data={"n": 5, "kills": 1, "gives_up_after": 2}, task_id="t-1")
+    handle = await planner.delegate("writer", data={"n": 5, "kills": 1}, task_id="t-1")
     for attempt in (1, 2):
         await began(members, "t-1", attempt)
-        members += await start_pool(agents, mosquitto.url, 1)
-    with pytest.raises(TaskFailed, match="has killed its process before"):
+        members += await start_pool(agents, mosquitto.url, 1, "--max-attempts", "2")
+    with pytest.raises(TaskFailed, match="begun 2 times and never ended") as failed:
         await soon(handle.result(), 60)
+    assert failed.value.type == "too_many_attempts"
+    assert not any(each.told("began", attempt=3) for each in members)
     assert (await soon(planner.request("writer", data={"n": 6}), 30)) == {"square": 36}
 
 

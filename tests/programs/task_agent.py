@@ -39,6 +39,7 @@ parser.add_argument("--bound", choices=("prefer", "require", "off"), default="pr
 parser.add_argument("--pool", action="store_true", help="several processes have this agent id")
 parser.add_argument("--drain", type=float, default=2.0, help="how long a stop waits for the handlers")
 parser.add_argument("--lease", type=float, default=3.0, help="how long the lease of a member of a pool is")
+parser.add_argument("--max-attempts", type=int, help="how often a handler may begin")
 parser.add_argument("--clock", type=float, default=0.0, help="by how many seconds the clock of the machine is wrong")
 options = parser.parse_args()
 if options.clock:
@@ -58,6 +59,7 @@ agent = Agent(
     pool=options.pool,
     will_delay=options.will_delay,
     max_concurrency=options.concurrency,
+    max_attempts=options.max_attempts,
     drain_timeout=options.drain,
 )
 
@@ -74,8 +76,6 @@ async def work(task: TaskContext) -> Any:
         if "save" in data and task.saved is None:
             await task.save(data["save"])
             tell("saved", task_id=task.id)
-        if task.attempt > data.get("gives_up_after", task.attempt):
-            raise RuntimeError("this task has killed its process before")
         if data.get("kills"):
             os.kill(os.getpid(), signal.SIGKILL)
         if task.attempt <= data.get("freezes", 0):

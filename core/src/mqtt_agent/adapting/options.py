@@ -39,6 +39,7 @@ class HostOptions(TypedDict, total=False):
     audit: MessageAudit | None
     connection: Connection | None
     max_waiting_tasks: int
+    max_attempts: int | None
     drain_timeout: float
     will_delay: int
     session_expiry: int

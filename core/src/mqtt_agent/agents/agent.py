@@ -122,6 +122,8 @@ class Agent(Requester, ToolUser, Service):
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
         max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected.
+        max_attempts: How often the handler of a task may begin, 1 or more; None for no limit. The handler begins again
+            after its process was killed or stopped. The task fails in place of one more attempt.
         drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then :meth:`stop` cancels the handlers,
             and the agent's next start runs their tasks again.
         will_delay: How many seconds after a lost connection the broker publishes the agent's Last Will, which reports
@@ -175,6 +177,7 @@ class Agent(Requester, ToolUser, Service):
         connection: Connection | None = None,
         max_concurrency: int = 8,
         max_waiting_tasks: int = 100_000,
+        max_attempts: int | None = None,
         drain_timeout: float = 10.0,
         will_delay: int = 5,
         session_expiry: int = 24 * 3600,
@@ -185,7 +188,7 @@ class Agent(Requester, ToolUser, Service):
         pool: bool = False,
         contexts: Literal["free", "ordered"] = "free",
     ) -> None:
-        check_limits(max_concurrency, max_waiting_tasks)
+        check_limits(max_concurrency, max_waiting_tasks, max_attempts)
         self.agent_id: str = validate_identifier(agent_id, "agent id")
         self.namespace: str = namespace
         self._topics = topics = Topics(namespace)
@@ -205,10 +208,9 @@ class Agent(Requester, ToolUser, Service):
         self._scope = Scope(agent_id, topics, self.connection, self.store, max_payload, retry, bound, dialect=dialect)
         check_pool(pool, contexts, self.store, connection)
         self._is_pool, self._ordered, self._renames = pool, contexts == "ordered", client_id is None
-        self._router, self._tools = Router(), AgentTools(self._scope)
-        self._max_concurrency, self._max_waiting_tasks = max_concurrency, max_waiting_tasks
+        self._router, self._tools, self._allowed = Router(), AgentTools(self._scope), checked_names(allowed_requesters)
+        self._limits, self._max_waiting_tasks = (max_concurrency, max_attempts), max_waiting_tasks
         self._max_peers, self._keep_for, self._drain_timeout = max_peers, retention, drain_timeout
-        self._allowed = checked_names(allowed_requesters)
         self._lifecycle = self._make_lifecycle()
         self._make_parts()
         self.connection.claim_will(Will(topics.agent_status(agent_id), lambda: self._presence.will()))
@@ -234,7 +236,7 @@ class Agent(Requester, ToolUser, Service):
         self._peers.on_back.append(self._delegations.on_peer_back)
         background = background_of(scope)
         self._replies = Replies(scope, background)
-        self._executor = TaskExecutor(scope, self._router, self._replies, background, self._max_concurrency)
+        self._executor = TaskExecutor(scope, self._router, self._replies, background, *self._limits)
         early = EarlyCancels(self._keep_for)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks, early)
         self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
@@ -341,7 +343,7 @@ class Agent(Requester, ToolUser, Service):
 
     async def _begin(self) -> None:
         self._make_parts()
-        reserve_threads(self, self._max_concurrency)
+        reserve_threads(self, self._limits[0])
         await self.store.open()
         self._opened = True
         if self._pool is not None:

@@ -83,10 +83,12 @@ def make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, ag
     return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
 
 
-def check_limits(max_concurrency: int, max_waiting_tasks: int) -> None:
+def check_limits(max_concurrency: int, max_waiting_tasks: int, max_attempts: int | None) -> None:
     """Raise :class:`ValueError` if a limit is too small."""
     if max_concurrency < 1 or max_waiting_tasks < 1:
         raise ValueError("max_concurrency and max_waiting_tasks must be 1 or more")
+    if max_attempts is not None and max_attempts < 1:
+        raise ValueError(f"max_attempts must be 1 or more, or None for no limit, not {max_attempts!r}")
 
 
 def check_client_id(client_id: str | None, connection: Connection | None, begins: str) -> None:

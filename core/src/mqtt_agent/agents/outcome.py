@@ -41,6 +41,7 @@ __all__ = [
     "ending_of_result",
     "error_of",
     "expired",
+    "given_up",
     "is_answer",
     "not_stored",
     "result_of",
@@ -203,6 +204,21 @@ def ending_of_exception(error: BaseException) -> Ending:
         data = repr(error.data)
     code = None if error.code is None else mended_text(str(error.code))
     return Ending(state, fault=TaskFault(type=kind, message=message or kind, code=code, data=data))
+
+
+def given_up(begun: int, agent_id: str) -> Ending:
+    """How a task ends whose handler has begun as often as it may.
+
+    Args:
+        begun: How often the handler has begun.
+        agent_id: The agent of the handler.
+    """
+    times = "once" if begun == 1 else f"{begun} times"
+    message = (
+        f"the handler at agent {agent_id} has begun {times} and never ended, so the task is given up (max_attempts): "
+        "its process was killed, crashed or was stopped each time, perhaps by the task itself; see the process's log"
+    )
+    return Ending(TaskState.FAILED, fault=TaskFault(type="too_many_attempts", message=message))
 
 
 def is_answer(error: BaseException) -> bool:

@@ -232,7 +232,8 @@ class TaskFault(Message):
 
     Attributes:
         type: The kind of fault: the class name of the handler's exception, or ``rejected``, ``canceled``,
-            ``expired``, ``invalid_task``, ``conflict``, ``not_found``, ``overloaded``.
+            ``expired``, ``invalid_task``, ``conflict``, ``not_found``, ``overloaded``,
+            ``too_many_attempts``.
         message: A text for people.
         code: A short code for programs.
         data: Any JSON value that helps the requester.

@@ -59,6 +59,7 @@ class TaskExecutor:
         replies: Sends results to the requesters.
         background: Runs the handlers, and other work that nothing else awaits.
         max_concurrency: How many handlers run at once.
+        max_attempts: How often the handler of a task may begin; None for no limit.
 
     Attributes:
         executing: Whether handlers may begin.
@@ -69,7 +70,13 @@ class TaskExecutor:
     """
 
     def __init__(
-        self, scope: Scope, router: Router, replies: Replies, background: BackgroundTasks, max_concurrency: int
+        self,
+        scope: Scope,
+        router: Router,
+        replies: Replies,
+        background: BackgroundTasks,
+        max_concurrency: int,
+        max_attempts: int | None,
     ) -> None:
         self.executing: bool = False
         self.waiting: int = 0
@@ -78,7 +85,7 @@ class TaskExecutor:
         self.background: BackgroundTasks = background
         self._scope = scope
         self._pool = scope.pool
-        self._handlers = Handlers(scope, router, lambda: not self.executing)
+        self._handlers = Handlers(scope, router, max_attempts, lambda: not self.executing)
         self._replies = replies
         self._slots = Slots(max_concurrency, self._fill)
         self._runs: dict[TaskKey, Run] = {}

@@ -15,7 +15,7 @@ from mqtt_agent.agents.executing.context import TaskContext
 from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.agents.executing.router import Router, TaskHandler
 from mqtt_agent.agents.executing.slots import Slot
-from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired, is_answer
+from mqtt_agent.agents.outcome import Ending, ending_of_exception, ending_of_result, expired, given_up, is_answer
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.handlers import raised_by, run_for_handler
@@ -72,11 +72,13 @@ class Handlers:
     Args:
         scope: The agent's shared values.
         router: The handlers.
+        max_attempts: How often the handler of a task may begin; None for no limit.
         is_stopping: Whether the agent stops, so that a handler which is canceled will run again.
     """
 
-    def __init__(self, scope: Scope, router: Router, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, scope: Scope, router: Router, max_attempts: int | None, is_stopping: Callable[[], bool]) -> None:
         self._scope = scope
+        self._max_attempts = max_attempts
         self._router = router
         self._is_stopping = is_stopping
 
@@ -95,6 +97,10 @@ class Handlers:
         left = None if run.record.expires_at is None else run.record.expires_at - time.time()
         if left is not None and left <= 0:
             return expired(run.task)
+        if self._max_attempts is not None and run.attempt.number > self._max_attempts:
+            ending = given_up(run.attempt.number - 1, self._scope.agent_id)
+            logger.error("task %.80s failed: %s", run.record.task_id, ending.fault and ending.fault.message)
+            return ending
         timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
         try:
             await run.attempt.send_status()
