@@ -119,7 +119,8 @@ async def test_a_status_names_its_member_and_an_offline_status_makes_the_member_
     status = await scout.next_on(STATUS)
     assert status["member"] == first.connection.client_id.partition(":")[2].partition("@")[0]
     store = first._pool.store  # pyright: ignore
-    store._lease._values["missed"] = 2 * 3600  # pyright: ignore  # who has less than two hours left has missed a renewal
+    # Who has less than two hours left has missed a renewal. The member itself has four hours from its next renewal on.
+    store._lease._values |= {"missed": 2 * 3600, "lease": 4 * 3600}  # pyright: ignore
     join = (
         "INSERT INTO {schema}.members (agent, member, lease_until)"
         " VALUES (%s, %s, clock_timestamp() + interval '1 hour') RETURNING member"

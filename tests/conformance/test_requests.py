@@ -106,6 +106,11 @@ async def test_a_client_lists_all_pages_of_all_servers_and_reads(
     assert found == [(server, f"x:{name}") for server in ("books", "films") for name in "abc"]
     assert [each["name"] for each in await soon(client.list_resources("films"))] == ["a", "b", "c"]
     assert await soon(client.list_prompts()) == []
+    replica = next(card.server for card in await soon(client.list_servers()) if card.shared_name == "films")
+    some = await soon(client.list_resources([replica, "plain", "flims"]))
+    assert [(each["server"], each["name"]) for each in some] == [("films", name) for name in "abc"]
+    assert some.missing == {"flims": "no server of this name is online"}
+    assert some.incomplete == ["server flims: no server of this name is online"]
     with pytest.raises(ToolFailed) as caught:
         await soon(client.request("books", "resources/subscribe", {"uri": "x:a"}))
     assert (caught.value.code, caught.value.data) == ("-32601", [1])
@@ -166,7 +171,7 @@ async def test_a_list_says_which_servers_it_lacks(
     resources = await soon(client.list_resources())
     assert (resources, list(resources.missing)) == ([], ["odd"])
     assert resources.incomplete[0].endswith("lost, nobody knows why")
-    assert (await soon(client.list_resources(["books"]))).incomplete == []
+    assert (await soon(client.list_resources(["books"]))).missing == {"books": "no server of this name is online"}
     with pytest.raises(ToolUnavailable, match="odd: no online replica has resources: lost, nobody knows why"):
         await soon(client.list_resources("odd"))
     prompts = await soon(client.list_prompts())

@@ -145,6 +145,15 @@ async def test_a_client_that_names_its_servers_is_shown_no_other(
         assert ([each.uri for each in resources.resources], said_of(resources)) == (["note://a"], ["later"])
         with pytest.raises(MCPError, match="Unknown tool: secret"):
             await soon(peer.call_tool("secret", {}))
+        replica = next(card.server for card in await soon(client.list_servers()) if card.shared_name == "notes")
+        by_replica = Face(client, servers=[replica])
+        async with by_replica.live(), Client(by_replica.server) as second:
+            tools, resources = await soon(second.list_tools()), await soon(second.list_resources())
+            assert ([tool.name for tool in tools.tools], [each.uri for each in resources.resources]) == (
+                ["write"],
+                ["note://a"],
+            )
+            assert (said_of(tools), said_of(resources)) == ([], [])
 
 
 async def test_a_list_waits_for_a_server_that_was_lost_just_now(

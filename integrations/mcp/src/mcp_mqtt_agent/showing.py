@@ -41,5 +41,5 @@ async def offline_servers(client: ToolClient, lacks: Lacks) -> dict[str, str]:
     if not lacks.servers:
         return {}
     listed = await client.list_servers()
-    online = {card.shared_name for card in listed}
+    online = {name for card in listed for name in (card.shared_name, card.server)}
     return {name: listed.missing.get(name, _OFFLINE) for name in lacks.servers if name not in online}

@@ -99,9 +99,9 @@ class Reading:
 
         Returns:
             MCP's descriptions, such as ``{"uri": "file:///a", "name": "a"}``, each with its ``server``. When some of
-            several servers were lost or have not answered, the list's ``incomplete`` says which and why, and
-            ``missing`` has their names. Look there before you believe an empty list. Servers that do not let this
-            client read are left out.
+            several servers were lost, are not online or have not answered, the list's ``incomplete`` says which and
+            why, and ``missing`` has their names. Look there before you believe an empty list. Servers that do not let
+            this client read are left out.
 
         Raises:
             ToolUnavailable: The only server that was asked for has no resources, or is offline.

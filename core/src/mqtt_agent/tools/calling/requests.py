@@ -107,8 +107,9 @@ class Requests:
     ) -> Entries:
         """All entries of a list of one server or of several servers, page by page; each with its ``server``.
 
-        A list of several servers says which servers it lacks, because they were lost, do not answer, or answer with an
-        error. A server that does not let this client read is left out, as one that has nothing.
+        A list of several servers says which servers it lacks, because they were lost, do not answer, answer with an
+        error, or because no server of such a name is online. A server that does not let this client read is left out,
+        as one that has nothing.
 
         Raises:
             ToolUnavailable: The only server is offline.
@@ -120,10 +121,11 @@ class Requests:
             return Entries({**entry, "server": name} for entry in await self._pages(server, method, key, timeout))
         lost = {name for name, card in self._catalog.missing().items() if capability in (card.capabilities or {})}
         online = {card.shared_name for card in self._catalog.servers() if self._has(card, capability)}
-        names = sorted(name for name in online | lost if server is None or name in server)
+        wanted, absent = (online | lost, set[str]()) if server is None else self._find(server)
+        names = sorted(wanted & (online | lost))
         asking = (self._pages(name, method, key, timeout) for name in names)
         found = await asyncio.gather(*asking, return_exceptions=True)
-        listed, missing = Entries(), dict[str, str]()
+        listed, missing = Entries(), dict.fromkeys(absent, "no server of this name is online")
         for name, entries in zip(names, found, strict=True):
             if not isinstance(entries, BaseException):
                 listed += [{**entry, "server": name} for entry in entries]
@@ -139,6 +141,13 @@ class Requests:
         listed.missing = {name: missing[name] for name in self._catalog.by_age(missing)}
         listed.incomplete = sentences(SERVER, listed.missing)
         return listed
+
+    def _find(self, given: Collection[str]) -> tuple[set[str], set[str]]:
+        """The names of the servers that are meant by names or by ids of replicas, and what is the name of no server."""
+        found = {name: name for name in self._catalog.missing()}
+        for card in (card for card in self._catalog.servers() if card.status == "online"):
+            found[card.server] = found[card.shared_name] = card.shared_name
+        return {found[each] for each in given if each in found}, {each for each in given if each not in found}
 
     async def _pages(self, server: str, method: str, key: str, timeout: float | None) -> list[dict[str, Any]]:
         loop, entries, seen = asyncio.get_running_loop(), list[dict[str, Any]](), set[str]()
