@@ -147,8 +147,14 @@ async def test_a_live_member_that_is_named_answers_itself_and_keeps_its_lease(
     monkeypatch.setattr(lease, "_CONTRADICTED_WITHIN", 0.7)
     members = [await make_member(), await make_member()]
     stores = [each._pool.store for each in members]  # pyright: ignore
-    for store in stores:
-        store._lease._values["missed"] = 2 * 3600  # pyright: ignore  # each suspect has missed a renewal
+    # Each suspect has missed a renewal. The other member may end leases, because its own is long enough.
+    stores[1]._lease._values |= {"missed": 2 * 3600, "lease": 4 * 3600}  # pyright: ignore
+    long = "SELECT true FROM {schema}.members WHERE lease_until > clock_timestamp() + interval '3 hours'"
+
+    async def is_long() -> bool:
+        return bool(await stores[1].rows(long, ()))
+
+    await becomes(is_long)
     named = stores[0].member
     status = await scout.next_on(STATUS)
 
