@@ -108,6 +108,7 @@ class BadNetwork:
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._trouble = NETWORKS[name]
         self._proxies: dict[tuple[str, str], Any] = {}
         self._troubles: list[Any] = []
@@ -180,6 +181,11 @@ def through(url: str, client: str = "") -> str:
         client: The name of a client that has a bad network of its own; all others share one.
     """
     return url if _current is None else _current.through(url, client)
+
+
+def breaks() -> bool:
+    """Whether the test has a network whose connections break at any time."""
+    return _current is not None and _current.name == "breaking"
 
 
 def around(url: str) -> str:

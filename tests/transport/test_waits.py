@@ -34,7 +34,7 @@ def test_however_often_a_link_breaks_the_wait_is_shorter_than_the_will_delay(wil
     found = waits_after_breaks(waits, 50)
     assert found[0] <= 0.2
     assert max(found) <= will_delay / 2
-    assert min(found[10:]) >= min(5, will_delay / 2) / 2, "a client that is the cause itself is no burden for its broker"
+    assert min(found[10:]) >= min(5, will_delay / 2) / 2, "a broker has few connects even if the client is to blame"
 
 
 def test_without_a_will_delay_the_waits_after_breaks_grow_up_to_five_seconds() -> None:
