@@ -418,12 +418,7 @@ class Recovery:
             Whether the call is to be sent again. If its server is lost, this is a new attempt.
         """
         handle = pending.handle
-        since = asyncio.get_running_loop().time() - _MAY_HAVE_FOR
-        gone = [
-            s.server
-            for s in self._lost_servers.values()
-            if s.lost_at > since and handle.tool in s.tools and not self._catalog.is_server_online(s.server)
-        ]
+        gone = self._lately_gone(handle.tool)
         server_ended = self._server_ended(pending)
         if server_ended:
             self._count(pending, None)
@@ -431,6 +426,19 @@ class Recovery:
             return True
         self._fail_as_lost(pending, gone[0] if gone else None)
         return False
+
+    def _lately_gone(self, tool: str) -> list[str]:
+        """The servers of a tool that are gone, and whose sessions the broker may still give calls to.
+
+        The client may have started after the loss of such a server. Then it only knows the server's card.
+        """
+        since = asyncio.get_running_loop().time() - _MAY_HAVE_FOR
+        lost = [s.server for s in self._lost_servers.values() if s.lost_at > since and tool in s.tools]
+        for card in self._catalog.servers():
+            gone = self._catalog.offline_since(card.server)
+            if gone is not None and gone > since and tool in _takes(card) and card.server not in lost:
+                lost.append(card.server)
+        return [server for server in lost if not self._catalog.is_server_online(server)]
 
     def _fail_as_lost(self, pending: PendingCall, server: str | None) -> None:
         handle = pending.handle
