@@ -374,7 +374,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a server that claims a tool's name is not asked for the calls of the tool",
-        "tools/calling/recovery.py",
+        "tools/calling/lost_servers.py",
         "return {*card.tools, *(card.claims or ())}",
         "return {*card.tools}",
         (
