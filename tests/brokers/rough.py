@@ -27,11 +27,9 @@ NAMED: frozenset[str] = frozenset(_TEST.findall(PAGE.read_text(encoding="utf-8")
 _NOT_BEHIND: dict[str, dict[str, str]] = {
     "slow": {
         "test_nothing_that_returned_is_lost_when_the_database_is_killed_in_the_middle": "It has no broker.",
-        "test_a_killed_one_is_replaced_and_only_what_may_not_run_twice_fails": "It measures how long a takeover takes.",
     },
     "breaking": {
         "test_nothing_that_returned_is_lost_when_the_database_is_killed_in_the_middle": "It has no broker.",
-        "test_a_killed_one_is_replaced_and_only_what_may_not_run_twice_fails": "It measures how long a takeover takes.",
     },
 }
 """The tests of these that do not run behind a network, each with the reason."""
@@ -75,8 +73,8 @@ async def _slow(proxy: Any) -> None:
 async def _breaking(proxy: Any) -> None:
     """After some bytes, one connection is reset within a packet, or all connections lose everything and are then reset.
 
-    The breaks become rarer, because a client waits twice as long after each connection that breaks at once. A break
-    does not wait for the next connection of a client that is away: otherwise each of its attempts would break.
+    The breaks become rarer, so that every test comes to its end. A break does not wait for the next connection of a
+    client that is away: otherwise each of its attempts would break.
     """
     proxy.spares_connects = True
     pause = 0.3
@@ -90,7 +88,7 @@ async def _breaking(proxy: Any) -> None:
                 await asyncio.sleep(random.uniform(0, 0.3))  # seconds for which nobody notices
         proxy.find_again()
         await asyncio.sleep(pause)
-        pause = min(20.0, 2 * pause)  # after 5 s, a client's waits begin with the shortest again
+        pause = min(20.0, 2 * pause)
 
 
 NETWORKS: dict[str, Callable[[Any], Awaitable[None]]] = {"slow": _slow, "breaking": _breaking}
@@ -110,6 +108,7 @@ class BadNetwork:
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._trouble = NETWORKS[name]
         self._proxies: dict[tuple[str, str], Any] = {}
         self._troubles: list[Any] = []
@@ -182,6 +181,11 @@ def through(url: str, client: str = "") -> str:
         client: The name of a client that has a bad network of its own; all others share one.
     """
     return url if _current is None else _current.through(url, client)
+
+
+def breaks() -> bool:
+    """Whether the test has a network whose connections break at any time."""
+    return _current is not None and _current.name == "breaking"
 
 
 def around(url: str) -> str:

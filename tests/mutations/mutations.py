@@ -242,10 +242,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a successful connect does not shorten the next waits",
-        "transport/reconnect.py",
-        "self._backoff.reset()",
+        "transport/waits.py",
+        "self._after_break.reset()",
         "pass",
         (f"{RECONNECT}::test_after_a_connection_that_lasted_the_first_wait_is_short_again[mosquitto]",),
+    ),
+    Mutation(
+        "after many breaks, a client stays away for longer than its will delay",
+        "transport/waits.py",
+        "min(_LONGEST_AFTER_BREAK, will_delay / 2) if will_delay else _LONGEST_AFTER_BREAK",
+        "30",
+        ("transport/test_waits.py",),
     ),
     # The wire
     Mutation(
@@ -367,7 +374,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a server that claims a tool's name is not asked for the calls of the tool",
-        "tools/calling/recovery.py",
+        "tools/calling/lost_servers.py",
         "return {*card.tools, *(card.claims or ())}",
         "return {*card.tools}",
         (

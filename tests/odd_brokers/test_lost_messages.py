@@ -117,6 +117,44 @@ async def test_a_call_that_goes_to_a_dead_session_ends_long_before_its_deadline(
             assert bool(failed) is not read_only
 
 
+@pytest.mark.long
+@pytest.mark.rule("LOST-8")
+async def test_a_client_that_starts_after_the_loss_of_a_replica_runs_no_call_twice_when_the_replica_comes_back(
+    namespace: str,
+) -> None:
+    runs: Counter[int] = Counter()
+
+    def work(n: int) -> None:
+        runs[n] += 1
+
+    async with ScriptedBroker(session_outlives_will=60) as broker, Proxy(broker.url) as near_first:
+        first, second = (
+            ToolServer("server", broker=url, namespace=namespace, will_delay=1, session_expiry=30)
+            for url in (near_first.url, broker.url)
+        )
+        for server in (first, second):
+            server.add_tool("work", work)
+        async with first, second:
+            async with ToolClient("earlier", broker=broker.url, namespace=namespace) as client:
+
+                async def replicas(count: int) -> bool:
+                    return len(await client.list_servers()) == count
+
+                await becomes(lambda: replicas(2))
+                await near_first.cut()
+                await becomes(lambda: replicas(1))
+            async with ToolClient("caller", broker=broker.url, namespace=namespace) as client:
+                calls = [client.call("work", {"n": n}, timeout=60) for n in range(10)]  # half go to the dead session
+                ended = await soon(asyncio.gather(*calls, return_exceptions=True), 15)
+                assert any(isinstance(error, ToolUnavailable) and error.maybe_executed for error in ended)
+                epoch = first.connection.epoch
+                await near_first.mend()
+                await until(lambda: first.connection.epoch > epoch and first.connection.connected, 20)
+                await becomes(lambda: replicas(2))
+                await soon(client.call("work", {"n": 10}), 20)
+    assert set(runs.values()) == {1}
+
+
 @pytest.mark.rule("SESSION-10")
 async def test_the_will_comes_with_the_end_of_the_session(namespace: str) -> None:
     async with ScriptedBroker() as broker, Proxy(broker.url) as proxy:

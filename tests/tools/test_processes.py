@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from brokers import ALL_BROKERS, Broker
+from brokers.rough import breaks
 from mqtt_agent import ToolClient
 from mqtt_agent.errors import ToolUnavailable
 from support import becomes, soon, until
@@ -136,5 +137,6 @@ async def test_a_replica_with_a_name_takes_up_its_calls_after_a_crash(
         assert caught.value.maybe_executed
         return
     assert await soon(handle.result(), 20) == second.pid
-    assert handle.attempt == 2
+    # The caller may have been away when the new process came, and have found its response first.
+    assert handle.attempt == 2 or breaks()
     await until(lambda: handle.server == "remote:fixed")

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 from brokers import Broker, Ejabberd, Mosquitto
+from mqtt_agent import Connection
 from mqtt_agent.errors import SessionTakenOver, TransportError
-from mqtt_agent.transport import reconnect
+from mqtt_agent.transport import waits
+from mqtt_agent.transport.message import Will
 from mqtt_agent.transport.packets import PUBLISH, SUBACK
 from mqtt_agent.transport.takeovers import Takeovers
 from packets import Packet, PacketProxy
@@ -20,11 +22,30 @@ from .test_connection import Inbox, connected
 async def test_after_a_connection_that_lasted_the_first_wait_is_short_again(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconnect, "_STABLE_AFTER", 0)
+    monkeypatch.setattr(waits, "_STABLE_AFTER", 0)
     async with Proxy(broker.url) as proxy, connected(proxy.url) as connection:
         for number in range(1, 10):  # with waits that only grow, the last one would take 25 to 50 s
             proxy.drop()
             await until(lambda number=number: proxy.connections > number and connection.connected)
+
+
+@pytest.mark.long
+async def test_links_that_break_again_and_again_do_not_let_the_broker_publish_the_last_will(
+    mosquitto: Mosquitto, namespace: str
+) -> None:
+    inbox, topic = Inbox(), f"{namespace}/status"
+    async with Proxy(mosquitto.url) as proxy, connected(mosquitto.url) as watcher:
+        await watcher.subscribe(topic, inbox)
+        lost = Connection(proxy.url, will_delay=4)
+        lost.claim_will(Will(topic, lambda: b"offline"))
+        await soon(lost.start())
+        for number in range(1, 11):  # with waits up to 30 s, the last ones would be longer than the will delay
+            proxy.drop()
+            await until(lambda number=number: proxy.connections > number and lost.connected, 60)
+        await soon(lost.publish(topic, b"online"))
+        await inbox.have(1)
+        await soon(lost.stop(end_session=True))
+    assert inbox.payloads == [b"online"]
 
 
 @pytest.mark.rule("SESSION-3")
@@ -66,7 +87,7 @@ async def test_a_connection_whose_client_id_another_process_has_taken_does_not_c
 async def test_of_two_processes_with_one_client_id_the_first_is_told_where_the_broker_says_nothing(
     mosquitto: Mosquitto, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconnect, "_LONGEST_WAIT", 0.5)  # so that the fight is short
+    monkeypatch.setattr(waits, "_LONGEST_AFTER_BREAK", 0.2)  # so that the fight is short
     failures: list[tuple[str, TransportError]] = []
     client_id = namespace.replace("/", "-")
     async with connected(mosquitto.url, client_id=client_id) as first:

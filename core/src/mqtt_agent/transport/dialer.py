@@ -60,6 +60,11 @@ class Dialer:
         """The MQTT client id of the connection."""
         return self._settings.client_id
 
+    @property
+    def will_delay(self) -> int:
+        """Seconds that the broker waits without a link before it publishes the Last Will."""
+        return self._settings.will_delay
+
     def tell_shortcomings(self, limits: Capabilities) -> None:
         """Log each thing once that the broker does worse than this client has asked for."""
         for each in limits.shortcomings(self._settings.session_expiry):

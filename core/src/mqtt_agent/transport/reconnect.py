@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
-from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.lifecycle import surely
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import (
@@ -34,13 +33,12 @@ from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.takeovers import Takeovers
 from mqtt_agent.transport.url import BrokerURL
+from mqtt_agent.transport.waits import ReconnectWaits
 
 __all__ = ["Reconnector"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0  # seconds before an attempt
-_STABLE_AFTER = 5.0  # seconds; after a link that lived longer, the waits begin with the shortest again
 _FIRST_ATTEMPTS = 3
 _CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session
 _REFUSED_FOR = 5.0  # seconds; a broker whose own list of users is being replaced refuses for a moment only
@@ -95,7 +93,7 @@ class Reconnector:
         self._lost: asyncio.Future[TransportError]
         self._lost_at = -math.inf
         self._warned = False
-        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
+        self._waits = ReconnectWaits(dialer.will_delay)
         self._task: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
         self._takeovers = Takeovers()
@@ -269,8 +267,7 @@ class Reconnector:
                     )
                 )
                 return
-            if loop.time() - opened_at > _STABLE_AFTER:
-                self._backoff.reset()
+            self._waits.note_break(loop.time() - opened_at)
             lost_at, lost = loop.time(), self._dialer.url
             if not self._renewal.under_way:
                 self._lost_at = lost_at
@@ -319,7 +316,7 @@ class Reconnector:
         refused_since = math.inf
         while True:
             if not self._renewal.under_way:
-                await self._backoff.wait()
+                await asyncio.sleep(self._waits.next_wait())
             errors: list[Exception] = []
             for _ in range(len(self._dialer.brokers)):  # the session is at the latest broker, so that one is the first
                 link: Link | None = None
@@ -336,6 +333,7 @@ class Reconnector:
                     self._dialer.brokers.advance()
                 finally:
                     self._renewal.end()
+            self._waits.note_failure(errors)
             refused_since = self._note_refusal(errors, refused_since)
             self._takeovers.clear()  # a broker that does not let this client in ended the earlier links itself
 

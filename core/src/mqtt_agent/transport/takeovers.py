@@ -6,7 +6,7 @@ from collections import deque
 
 __all__ = ["Takeovers"]
 
-_COUNT = 10
+_COUNT = 20  # fewer may be a proxy that closes each connection for a while: then the client must go on
 _WITHIN = 120.0  # seconds
 _LONGEST = 6.0
 """Seconds that most links live at most in such a fight, because the other process reconnects after a short wait.

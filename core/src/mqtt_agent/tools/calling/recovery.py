@@ -18,6 +18,7 @@ from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import ToolUnavailable
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
+from mqtt_agent.tools.calling.lost_servers import LostServers, takes
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.pending import PendingCall
 from mqtt_agent.tools.calling.queries import Queries
@@ -30,9 +31,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _BROKER_STOPS_WITHIN = 2.0
 """Seconds before the client's reconnect. A server that went offline in this time is expected to come back."""
-_MAY_HAVE_FOR = 60.0
-"""Seconds for which a server that is gone may get a call that was sent after its loss: some brokers give calls to the
-session of a dead client, until the session ends, and keep it for longer than they were asked to."""
 _LEAVES_WITHIN = 1.0
 """Seconds to wait until a lost server has left the share group of its tools."""
 _AGE_IS_EXACT_TO = 3.0
@@ -116,22 +114,6 @@ class _Answers(NamedTuple):
     may_answer: bool
 
 
-def _takes(card: ServerCard) -> set[str]:
-    """The tools whose calls a server may have.
-
-    A server claims the name of a tool, then takes the tool's calls, and only then lists the tool. When its connection
-    breaks in between, it may have calls long before its card lists the tool.
-    """
-    return {*card.tools, *(card.claims or ())}
-
-
-@dataclass(frozen=True)
-class _LostServer:
-    server: str
-    tools: set[str]
-    lost_at: float  # loop time
-
-
 class Recovery:
     """Finds the calls that may be lost, asks the servers for them, and carries out the decision for each call.
 
@@ -145,7 +127,7 @@ class Recovery:
         self._catalog = catalog
         self._calls = calls
         self._queries = queries
-        self._lost_servers: dict[str, _LostServer] = {}
+        self._lost_servers = LostServers(catalog)
         self._one_at_a_time = asyncio.Lock()
         self._tasks = BackgroundTasks()
         self._asked_again: set[str] = set()
@@ -165,11 +147,7 @@ class Recovery:
             card: The server's last card.
             with_its_calls: Whether the server's process may have ended and lost its calls.
         """
-        now = asyncio.get_running_loop().time()
-        self._lost_servers.pop(card.server, None)
-        self._lost_servers[card.server] = _LostServer(card.server, _takes(card), now)  # the latest is the last
-        while (first := next(iter(self._lost_servers.values()))).lost_at <= now - _MAY_HAVE_FOR:
-            del self._lost_servers[first.server]
+        self._lost_servers.note(card)
         affected = self._may_be_at(card)
         if with_its_calls:
             for pending in affected:
@@ -214,7 +192,7 @@ class Recovery:
 
     def _may_be_at(self, card: ServerCard) -> list[PendingCall]:
         """The calls that a server may have."""
-        tools = _takes(card)
+        tools = takes(card)
         return [
             pending
             for pending in self._calls.under_way()
@@ -320,7 +298,7 @@ class Recovery:
         # A broker that stops normally publishes the Last Wills of its clients. So a server that went offline shortly
         # before the connection came back is expected to come back too.
         since = self._calls.resend_until - PATIENCE - _BROKER_STOPS_WITHIN
-        lost = [s.server for s in self._lost_servers.values() if s.lost_at > since and tool in s.tools]
+        lost = self._lost_servers.since(since, tool)
         await self._catalog.back(lost, self._calls.resend_until)
         await self._catalog.taken_over(tool)
         # A replica that has gone on standby still finishes its calls.
@@ -371,7 +349,7 @@ class Recovery:
             The ids of the servers, and whether the broker lets the client see all servers.
         """
         seen_all = await self._catalog.complete(once=True)
-        cards = [card for card in self._catalog.servers() if tool in _takes(card)]
+        cards = [card for card in self._catalog.servers() if tool in takes(card)]
         for card in cards:
             if card.server not in known and card.status != "online":
                 for pending in calls:
@@ -418,12 +396,7 @@ class Recovery:
             Whether the call is to be sent again. If its server is lost, this is a new attempt.
         """
         handle = pending.handle
-        since = asyncio.get_running_loop().time() - _MAY_HAVE_FOR
-        gone = [
-            s.server
-            for s in self._lost_servers.values()
-            if s.lost_at > since and handle.tool in s.tools and not self._catalog.is_server_online(s.server)
-        ]
+        gone = self._lost_servers.still_gone(handle.tool)
         server_ended = self._server_ended(pending)
         if server_ended:
             self._count(pending, None)
