@@ -7,6 +7,7 @@ notebooks and the command line.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -59,7 +60,8 @@ class _Process:
 
     def _send(self, number: int) -> None:
         if self.poll() is None:  # otherwise the descriptor may belong to another broker
-            signal.pidfd_send_signal(self._descriptor, number)
+            with contextlib.suppress(ProcessLookupError):  # it may end at this moment
+                signal.pidfd_send_signal(self._descriptor, number)
 
 
 @functools.cache
