@@ -15,14 +15,14 @@ from typing import Any
 import mqtt_agent.sync
 import pytest
 from brokers import Broker
-from mqtt_agent import ServerCard, ToolCard, ToolError
+from mqtt_agent import ServerCard, ToolCard, ToolError, metering
 from mqtt_agent.errors import CallCanceled, CallTimeout, InvalidArguments, ToolFailed, ToolUnavailable
-from mqtt_agent.tools import tracing
+from mqtt_agent.tools import measuring, tracing
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties
 from mqtt_agent.wire import Call, Response, ToolAnnotations, Topics, decode, encode
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.propagators.textmap import TextMapPropagator
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
@@ -455,7 +455,7 @@ if HIDE:
     sys.modules["opentelemetry"] = None
 
 from mqtt_agent import ToolClient, ToolServer
-from mqtt_agent.tools import tracing
+from mqtt_agent.tools import measuring, tracing
 
 
 async def main(url, namespace):
@@ -509,3 +509,57 @@ def test_a_signature_is_no_trace_context_so_a_signed_call_without_one_costs_no_s
     ours = (("mqtt-agent-sig", "1;caller;1;0;2.A;A"), ("mqtt-agent-statement", "a.b.c"))
     assert not tracing._may_have_context(ours)
     assert tracing._may_have_context((*ours, ("traceparent", "00-1-1-01")))
+
+
+class FaultyProcessor(SpanProcessor):
+    """A span processor of an application that raises when a span starts, or when it ends."""
+
+    def __init__(self, moment: str) -> None:
+        self.moment = moment
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if self.moment == "start":
+            raise RuntimeError("no start")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self.moment == "end":
+            raise RuntimeError("no end")
+
+
+@pytest.mark.parametrize("moment", ["start", "end"])
+async def test_a_call_has_its_result_and_its_trace_when_the_telemetry_of_the_application_raises(
+    moment: str,
+    make_server: MakeServer,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def record(self, *_: object) -> None:
+            raise RuntimeError("no histogram")
+
+    faulty = TracerProvider(shutdown_on_exit=False)
+    faulty.add_span_processor(FaultyProcessor(moment))
+    monkeypatch.setattr(tracing, "_tracer", faulty.get_tracer("mqtt_agent"))
+    monkeypatch.setattr(metering, "_told", set())
+    for measured in (measuring.AT_CALLER, measuring.AT_SERVER):
+        monkeypatch.setattr(measured, "_instrument", Broken())
+    server = make_server("replica-a")
+
+    @server.tool
+    def trace_id(fails: bool) -> str:
+        if fails:
+            raise ToolError("on purpose")
+        return format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+    await soon(server.start())
+    client = await make_client("agent-a")
+    with tracer.start_as_current_span("agent") as agent:
+        result = await soon(client.call("trace_id", {"fails": False}))
+        with pytest.raises(ToolFailed, match="on purpose"):
+            await soon(client.call("trace_id", {"fails": True}))
+    assert result == format_trace_id(agent.get_span_context().trace_id)
+    warnings = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert sum(f"no {moment}" in each.getMessage() for each in warnings) == 1  # later ones are for debugging
+    assert sum("no histogram" in each.getMessage() for each in warnings) == 1
+    assert "Traceback" not in caplog.text

@@ -12,17 +12,18 @@ The module checks only once, when it is imported, whether the API is installed.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import threading
 import weakref
 from collections import Counter as Sums
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from mqtt_agent.version import __version__
 
-__all__ = ["ENABLED", "Counter", "Durations", "Levels"]
+__all__ = ["ENABLED", "Counter", "Durations", "Levels", "harmless"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -48,6 +49,25 @@ _MOST = 1000
 
 Attributes = Mapping[str, str]
 T = TypeVar("T")
+
+_told: set[str] = set()
+
+
+@contextlib.contextmanager
+def harmless(what: str) -> Generator[None]:
+    """Run code that calls the application's telemetry, and log what it raises.
+
+    The samplers, span processors, exporters and views of the application run inside of calls to OpenTelemetry, and may
+    raise anything. What is measured must not fail for that. Each fault is a warning once, and later only for debugging.
+
+    Args:
+        what: What is lacking when the code fails, for the log.
+    """
+    try:
+        yield
+    except Exception as error:
+        logger.log(logging.DEBUG if what in _told else logging.WARNING, "%s: OpenTelemetry raised %r", what, error)
+        _told.add(what)
 
 
 class _Metric:
@@ -108,7 +128,8 @@ class Durations(_Metric):
             name: The name of the tool or agent.
             error: The kind of the error; None when there was none.
         """
-        self._instrument.record(seconds, self._attributes(name, error))
+        with harmless("a duration is not measured"):
+            self._instrument.record(seconds, self._attributes(name, error))
 
 
 class Counter(_Metric):
@@ -130,7 +151,8 @@ class Counter(_Metric):
     def add(self, name: str) -> None:
         """Count one event."""
         if ENABLED and self.wanted:
-            self._instrument.add(1, self._attributes(name, None))
+            with harmless("an event is not counted"):
+                self._instrument.add(1, self._attributes(name, None))
 
 
 class Levels(Generic[T]):

@@ -32,6 +32,7 @@ from mqtt_agent.errors import (
     ToolFailed,
     ToolUnavailable,
 )
+from mqtt_agent.metering import harmless
 from mqtt_agent.tools.measuring import AT_CALLER, AT_SERVER
 from mqtt_agent.version import __version__
 from mqtt_agent.wire import Call, CallFault, mended_text
@@ -104,6 +105,7 @@ _MAX_PROPERTY = 8192
 """The length of the longest user property that carries trace context, in characters."""
 _OURS = "mqtt-agent-"
 """Begins the names of this project's own user properties, such as a signature, which carry no trace context."""
+_LACKS = "the span of a call lacks something"
 _ERROR_TYPES: dict[type[BaseException], str] = {
     ToolFailed: "tool_error",
     InvalidArguments: "invalid_arguments",
@@ -130,7 +132,7 @@ def traced_call(
     async def traced(self: S, tool: str, *args: P.args, **kwargs: P.kwargs) -> Sent:
         if not (_provided() or AT_CALLER.wanted):  # a span would only repeat the current context
             return await submit(self, tool, *args, **kwargs)
-        span = _tracer.start_span(f"tools/call {tool}", kind=SpanKind.CLIENT, attributes=_attributes(tool))
+        span = _started(tool, SpanKind.CLIENT, _attributes(tool))
         traced, begun = span.get_span_context().is_valid, time.perf_counter() if AT_CALLER.wanted else None
         if not traced and begun is None:
             return await submit(self, tool, *args, **kwargs)
@@ -143,7 +145,8 @@ def traced_call(
         finally:
             if token is not None:
                 detach(token)
-        span.set_attribute("messaging.message.conversation_id", _clean(handle.call_id))
+        with harmless(_LACKS):
+            span.set_attribute("messaging.message.conversation_id", _clean(handle.call_id))
         handle.when_over(lambda: _end_call(span, begun, tool, handle.failure(), handle.server))
         return handle
 
@@ -180,18 +183,19 @@ def traced_handler(
         attributes = _attributes(tool)
         attributes["messaging.message.conversation_id"] = _clean(call.call_id)
         attributes["mqtt_agent.client"] = call.client
-        span = _tracer.start_span(f"tools/call {tool}", context, SpanKind.SERVER, attributes)
+        span = _started(tool, SpanKind.SERVER, attributes, context)
         token = attach(trace.set_span_in_context(span, context))
         begun, kind = time.perf_counter() if AT_SERVER.wanted else None, None
         try:
             return await run(self, execution, *args, **kwargs)
         except BaseException as error:
             kind = _handler_error_type(execution, error)
-            _fail_handler(span, execution, error, kind)
+            with harmless(_LACKS):
+                _fail_handler(span, execution, error, kind)
             raise
         finally:
             detach(token)
-            span.end()
+            _end(span)
             if begun is not None:
                 AT_SERVER.record(time.perf_counter() - begun, tool, kind)
 
@@ -204,6 +208,17 @@ def _provided() -> bool:
     return (
         getattr(trace, "_TRACER_PROVIDER", _tracer) is not None or getattr(_tracer, "_real_tracer", _tracer) is not None
     )
+
+
+def _started(tool: str, kind: SpanKind, attributes: dict[str, str], context: Context | None = None) -> Span:
+    with harmless("a call has no span"):
+        return _tracer.start_span(f"tools/call {tool}", context, kind, attributes)
+    return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())  # the trace goes on
+
+
+def _end(span: Span) -> None:
+    with harmless("the span of a call may be lost"):
+        span.end()
 
 
 def _attributes(tool: str) -> dict[str, str]:
@@ -221,11 +236,12 @@ def _end_call(
     span: Span, begun: float | None, tool: str, error: BaseException | None, server: str | None = None
 ) -> None:
     kind = None if error is None else _error_type(error)
-    if error is not None and kind is not None:
-        _fail(span, kind, error)
-    if server is not None:
-        span.set_attribute("mqtt_agent.server", _clean(server))
-    span.end()
+    with harmless(_LACKS):
+        if error is not None and kind is not None:
+            _fail(span, kind, error)
+        if server is not None:
+            span.set_attribute("mqtt_agent.server", _clean(server))
+    _end(span)
     if begun is not None:
         AT_CALLER.record(time.perf_counter() - begun, tool, kind)
 
