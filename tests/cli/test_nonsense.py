@@ -167,3 +167,16 @@ def test_the_schema_of_a_tool_is_any_json_object() -> None:
         schema = json.loads(f'{{"{name}": {value}}}')
         arguments_from(["city=Oslo"], None, schema)
         list(arguments(schema))
+
+
+@pytest.mark.parametrize("sign", ["\x7f", "\x85", "\x9b", "\x9d", "\u061c", "\u2028", "\u2029", "\u202e", "\u2066"])
+def test_what_a_terminal_may_obey_is_escaped_in_json_and_replaced_in_text(
+    capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    Output(machine=True).json({"text": f"a{sign}31mb"})
+    line = capsys.readouterr().out
+    assert sign not in line
+    assert len(line.splitlines()) == 1  # a program that reads lines gets the value whole
+    assert json.loads(line) == {"text": f"a{sign}31mb"}
+    Output().text(f"a{sign}31mb")
+    assert capsys.readouterr().out == "a\ufffd31mb\n"

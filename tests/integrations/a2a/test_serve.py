@@ -246,11 +246,16 @@ async def test_a_client_of_version_0_3_is_answered(worker: Agent, make_gateway: 
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "::1", "10.1.2.3", "169.254.169.254", "::ffff:192.168.0.1", "224.0.0.1", "localhost"]
+    "host",
+    [
+        *("127.0.0.1", "::1", "10.1.2.3", "169.254.169.254", "::ffff:192.168.0.1", "224.0.0.1", "localhost"),
+        *("64:ff9b::169.254.169.254", "2002:7f00:1::", "::127.0.0.1"),  # IPv6 addresses that lead to IPv4 ones
+    ],
 )
 async def test_an_address_of_this_machine_or_its_network_is_not_public(host: str) -> None:
     assert await public_address(host, 443) is None
-    assert await public_address("8.8.8.8", 443) == "8.8.8.8"
+    for public in ("8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"):
+        assert await public_address(public, 443) == public
 
 
 @pytest.mark.parametrize("binding", BINDINGS)

@@ -64,7 +64,7 @@ _FOR_PROGRAMS = re.compile(
     r"|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
 )
 """What a message tells a programmer to do next. A person at a command line is told what the command line can do."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -95,7 +95,9 @@ class Output:
     def json(self, value: Any) -> None:
         """Print one JSON value in one line."""
         line = json.dumps(value, ensure_ascii=False, default=str)
-        sys.stdout.write(_HALF.sub("\ufffd", line) + "\n")  # half a character of a peer cannot be written
+        line = _HALF.sub("\ufffd", line)  # half a character of a peer cannot be written
+        # JSON lets DEL, the C1 controls and the line separators stand as they are, and a terminal may obey them.
+        sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
         sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:

@@ -43,6 +43,8 @@ _MOST = 100
 _MOST_WAITING, _MOST_BYTES = 100, 16 * 1024 * 1024
 """How many changes of a task, and how many bytes of them, may wait for one address."""
 _OPEN = (TaskState.WORKING,)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""A gateway of the network sends these on to the IPv4 address in the last 32 bits (RFC 6052)."""
 
 
 class Pusher:
@@ -250,9 +252,19 @@ async def public_address(host: str, port: int) -> str | None:
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
-    mapped = [getattr(each, "ipv4_mapped", None) or each for each in addresses]
-    public = mapped and all(each.is_global and not each.is_multicast for each in mapped)
+    reached = [each for address in addresses for each in (address, *_inner(address))]
+    public = reached and all(each.is_global and not each.is_multicast for each in reached)
     return str(addresses[0]) if public else None
+
+
+def _inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that a network may reach through an IPv6 address."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64 or int(address) >> 32 == 0:
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [each for each in inner if each is not None]
 
 
 def _headers(config: a2a.TaskPushNotificationConfig) -> dict[str, str]:
