@@ -254,7 +254,7 @@ async def test_a_client_of_version_0_3_is_answered(worker: Agent, make_gateway: 
 )
 async def test_an_address_of_this_machine_or_its_network_is_not_public(host: str) -> None:
     assert await public_address(host, 443) is None
-    for public in ("8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"):
+    for public in ("8.8.8.8", "::ffff:808:808", "2606:4700::1111", "64:ff9b::808:808"):
         assert await public_address(public, 443) == public
 
 

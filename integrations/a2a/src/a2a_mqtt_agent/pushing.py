@@ -252,7 +252,8 @@ async def public_address(host: str, port: int) -> str | None:
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
-    reached = [each for address in addresses for each in (address, *_inner(address))]
+    unmapped = [getattr(each, "ipv4_mapped", None) or each for each in addresses]
+    reached = [each for address in unmapped for each in (address, *_inner(address))]
     public = reached and all(each.is_global and not each.is_multicast for each in reached)
     return str(addresses[0]) if public else None
 
@@ -261,7 +262,7 @@ def _inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipadd
     """The IPv4 addresses that a network may reach through an IPv6 address."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    inner = [address.sixtofour, *(address.teredo or ())]
     if address in _NAT64 or int(address) >> 32 == 0:
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [each for each in inner if each is not None]
