@@ -55,7 +55,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN in a generator": (lambda: (number for number in [1.0, math.nan]), r"\[1\] is NaN"),
     "depth": (lambda: nested(260), "is nested deeper than"),
     "itself": (selfish, "contains itself"),
-    "no JSON form": (lambda: {"a": [object()]}, r"a\[0\] is a object, which has no JSON form"),
+    "no JSON form": (lambda: {"a": [object()]}, r"a\[0\] has the type object, which has no JSON form"),
 }
 BAD = {"text": "before \ud800 after", "key \udc00": ["\udfff"], "pair": "\ud83d\ude00"}
 MENDED = {"text": "before \ufffd after", "key \ufffd": ["\ufffd"], "pair": "😀"}

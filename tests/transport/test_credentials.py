@@ -758,7 +758,7 @@ def test_the_end_of_a_token_needs_a_time_zone() -> None:
 
 async def test_a_token_function_that_returns_something_else_is_told_what_to_return(guarded: Mosquitto) -> None:
     wrong: Any = lambda: {"password": SECRET}  # noqa: E731
-    with pytest.raises(TypeError, match="must return a str or an IssuedToken, and it returned a dict"):
+    with pytest.raises(TypeError, match="must return a str or an IssuedToken, and it returned the type dict"):
         await soon(Connection(guarded.url, credentials=Token(wrong)).start())
 
 

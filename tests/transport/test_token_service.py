@@ -171,7 +171,7 @@ async def test_a_token_of_another_provider_is_exchanged(form: str, service: Serv
 
 async def test_a_function_that_returns_no_token_is_told_what_to_return(service: Service) -> None:
     wrong: Any = lambda: {"token": SECRET}  # noqa: E731
-    with pytest.raises(TypeError, match="external_token must return a str, and it returned a dict"):
+    with pytest.raises(TypeError, match="external_token must return a str, and it returned the type dict"):
         await soon(TokenService(service.url, org_id="acme", external_token=wrong).issue())
     assert service.asked == []
 

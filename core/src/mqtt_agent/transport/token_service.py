@@ -202,7 +202,7 @@ class _Desk:
         token = service.external_token() if callable(service.external_token) else service.external_token
         if not isinstance(token, str):
             kind = type(token).__name__
-            raise TypeError(f"the function external_token must return a str, and it returned a {kind}")
+            raise TypeError(f"the function external_token must return a str, and it returned the type {kind}")
         return self._ask(_EXCHANGE, {"organization_id": service.org_id, "token": token})
 
     def _ask(self, path: str, values: dict[str, str]) -> HeldLogin:

@@ -149,7 +149,7 @@ class _Mender:
                 mended = self._container(fields, path, levels, id(value))  # names the field that has no JSON form
                 if not hasattr(value, "__pydantic_serializer__"):  # a plain dataclass is written as its fields
                     return mended
-            text = f"{_short(path)} is a {type(value).__name__}, which has no JSON form"
+            text = f"{_short(path)} has the type {type(value).__name__}, which has no JSON form"
             raise WireError(f"{text}: {error}") from error
         return self.convert(plain, path, levels)
 

@@ -51,7 +51,7 @@ def _read(name: str, value: Any) -> Media | Link:
     read = getattr(value, "read", None)
     content = value if isinstance(value, bytes) else read() if read is not None else None
     if not isinstance(content, bytes):
-        raise TypeError(f"the input file {name!r} is a {type(value).__name__}, and no file, path or address")
+        raise TypeError(f"the input file {name!r} has the type {type(value).__name__}, and is no file, path or address")
     filename = getattr(value, "filename", None) or name
     mime_type = getattr(value, "content_type", None) or mimetypes.guess_type(filename)[0] or _ANY_TYPE
     return Media(kind_of(mime_type), _encoded(content), mime_type, name=filename)

@@ -180,7 +180,7 @@ async def _run(requester: CrewAsker, made: Any) -> Any:
         return await _run_flow(requester, made)
     if isinstance(made, BaseAgent):
         return await _run_agent(requester, made)
-    raise TypeError(f"the factory made a {type(made).__name__}, which is no crew, flow or agent")
+    raise TypeError(f"the factory made a value of type {type(made).__name__}, which is no crew, flow or agent")
 
 
 async def _run_agent(requester: CrewAsker, agent: BaseAgent) -> Any:
