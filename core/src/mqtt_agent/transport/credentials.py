@@ -83,7 +83,9 @@ class Token:
             return IssuedToken(token, self.username)
         if not isinstance(token, IssuedToken):  # pyright: ignore[reportUnnecessaryIsInstance]
             kind = type(token).__name__
-            raise TypeError(f"the function of a Token must return a str or an IssuedToken, and it returned the type {kind}")
+            raise TypeError(
+                f"the function of a Token must return a str or an IssuedToken, and it returned the type {kind}"
+            )
         return token if token.username is not None else replace(token, username=self.username)
 
     def forget(self, issued: IssuedToken) -> None:
