@@ -86,5 +86,5 @@ def test_a_value_that_is_no_file_is_an_error() -> None:
         "a.pdf",
         "application/pdf",
     )
-    with pytest.raises(TypeError, match="'a' is a int, and no file"):
+    with pytest.raises(TypeError, match="'a' has the type int, and is no file"):
         input_files(Task(description="d", expected_output="e", input_files={"a": 1}), None)
