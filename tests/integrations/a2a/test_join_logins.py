@@ -17,7 +17,7 @@ import pytest
 from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from a2a_mqtt_agent import Identity, Login, RemoteAgent, ServerTLS, TokenIssuer
-from a2a_mqtt_agent.forwarding import is_transient
+from a2a_mqtt_agent.reaching import is_transient
 from a2a_mqtt_agent.proving import LoginAuth
 from brokers import Broker
 from certificates import Authority

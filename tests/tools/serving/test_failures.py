@@ -35,6 +35,10 @@ class Unspeakable(Exception):
         raise RuntimeError("no words")
 
 
+class PanicException(BaseException):
+    """As a panic of Rust code, such as that of Polars, which is no ``Exception``."""
+
+
 def raises(error: BaseException) -> Callable[[], None]:
     def handler() -> None:
         raise error
@@ -90,6 +94,8 @@ async def test_whatever_a_handler_raises_its_caller_is_told_and_no_slot_is_lost(
         "generator_exit": (raises(GeneratorExit()), "GeneratorExit"),
         "generator_exit_async": (raises_async(GeneratorExit()), "GeneratorExit"),
         "interrupt": (raises(KeyboardInterrupt()), "KeyboardInterrupt"),
+        "panic": (raises(PanicException()), "PanicException"),
+        "panic_async": (raises_async(PanicException()), "PanicException"),
         "canceled": (raises_async(asyncio.CancelledError()), "CancelledError"),
         "unspeakable": (raises(Unspeakable()), "Unspeakable"),
         "surrogate": (raises(ValueError("\ud800")), "ValueError"),

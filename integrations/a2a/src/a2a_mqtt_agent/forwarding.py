@@ -8,16 +8,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
-from a2a.client import Client
-from a2a.client.errors import A2AClientError
+from a2a.client import Client, ClientCallContext
 from a2a.types import a2a_pb2 as a2a
-from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
+from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
 from mqtt_agent import TaskContext
 from mqtt_agent.adapting.background import within
 from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
 from mqtt_agent.wire import Part, TaskMessage
-from pydantic import ValidationError
 
+from a2a_mqtt_agent.asked import about, answer_message, name_of_question
+from a2a_mqtt_agent.reaching import FIRST_WAIT, LONGEST_WAIT, Waits, reached, took_too_long, was_not_reached
 from a2a_mqtt_agent.translating import (
     ASKING,
     TERMINAL,
@@ -32,25 +32,15 @@ from a2a_mqtt_agent.translating import (
 from a2a_mqtt_agent.trouble import Trouble
 from a2a_mqtt_agent.views import RESULT
 
-__all__ = ["Forwarded", "is_transient"]
+__all__ = ["Forwarded"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
-"""Seconds between two tries to reach the remote agent."""
 _POLLED_EVERY = 1.0
 """Seconds between two looks at a task of an agent that cannot stream."""
+_LOOK_AFTER, _LOOK_EVERY = 2.0, 15.0
+"""Seconds until the first look at a task that asks, and at most between two looks: it may go on by itself."""
 _CANCEL_TRIES = 5
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the remote agent was not reached, and may be reached later."""
-    if not isinstance(error, A2AClientError):
-        return isinstance(error, (httpx.TransportError, OSError))
-    cause = error.__cause__
-    if isinstance(cause, httpx.HTTPStatusError):
-        return cause.response.status_code >= 500 or cause.response.status_code in (408, 429)
-    return True
 
 
 class Forwarded:
@@ -64,14 +54,26 @@ class Forwarded:
         task: The task at the MQTT side.
         url: The address of the remote agent, for errors.
         streaming: Whether the remote agent can stream.
+        answer_timeout: How many seconds the remote agent may take for the first answer to a message.
         trouble: Is told of each request that is repeated.
     """
 
-    def __init__(self, client: Client, task: TaskContext, url: str, *, streaming: bool, trouble: Trouble) -> None:
+    def __init__(
+        self,
+        client: Client,
+        task: TaskContext,
+        url: str,
+        *,
+        streaming: bool,
+        answer_timeout: float,
+        trouble: Trouble,
+    ) -> None:
         self._client = client
         self._task = task
         self._url = url
         self._streaming = streaming
+        self._subscribes = streaming
+        self._answer_timeout = answer_timeout
         self._trouble = trouble
         saved: dict[str, Any] = task.saved or {}
         self._id: str | None = saved.get("remote")
@@ -127,7 +129,7 @@ class Forwarded:
         """The task that an earlier attempt has sent; None when the remote agent does not tell."""
         request = a2a.ListTasksRequest(context_id=self._context, history_length=100)
         try:
-            listed = await self._repeated(lambda: self._client.list_tasks(request))
+            listed = await reached(lambda: self._client.list_tasks(request), self._trouble)
         except (A2AError, NotImplementedError) as error:
             logger.info("%s does not list its tasks: %s", self._url, error)
             return None
@@ -137,63 +139,61 @@ class Forwarded:
         return None
 
     async def _send(self, message: a2a.Message) -> a2a.Task | None:
-        """Send a message, and follow what it begins. Returns the task at the end of the stream."""
+        """Send the message that begins the task, and follow it. Returns the task at the end of the stream."""
+        waits = Waits()
+        while True:
+            try:
+                return await self._take(self._sent_message(message))
+            except Exception as error:
+                if self._id is not None and isinstance(error, (A2AError, httpx.TransportError, OSError)):
+                    logger.info("the stream of task %s ended: %s", self._id, error)  # the remote agent has the task
+                    return await self._look()
+                if not was_not_reached(error):
+                    raise
+                self._trouble.note(error)
+                late = took_too_long(error)
+            await waits.wait()
+            found = await self._find(message.message_id)
+            if found is not None:
+                return await self._note(found)
+            if late:  # it has the message and may be at work, so it must not get the message again
+                what = f"the agent at {self._url} has not answered within {self._answer_timeout:g} s"
+                raise TaskFailed(what, code="REMOTE_TIMEOUT")
+
+    def _sent_message(self, message: a2a.Message) -> AsyncIterator[a2a.StreamResponse]:
         request = a2a.SendMessageRequest(message=message)
         request.configuration.return_immediately = not self._streaming
         if not message.task_id and self._task.metadata:
             note(request.metadata, self._task.metadata)
-        wait = _FIRST_WAIT
-        while True:
-            try:
-                return await self._take(self._client.send_message(request))
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                self._trouble.note(error)
-            if self._id is not None:  # the remote agent has the task
-                return await self._look()
-            await asyncio.sleep(wait)
-            wait = min(_LONGEST_WAIT, 2 * wait)
-            found = await self._find(message.message_id)
-            if found is not None:
-                return await self._note(found)
+        return self._client.send_message(request, context=ClientCallContext(timeout=self._answer_timeout))
 
     async def _look(self) -> a2a.Task:
         request = a2a.GetTaskRequest(id=self._id or "")
-        return await self._show(await self._repeated(lambda: self._client.get_task(request)))
+        return await self._show(await reached(lambda: self._client.get_task(request), self._trouble))
 
     async def _follow(self, state: a2a.Task) -> a2a.Task | None:
-        if self._streaming:
+        """Wait for news of a task that works, and return the task as it is then."""
+        soonest = asyncio.get_running_loop().time() + _POLLED_EVERY
+        if self._subscribes:
             try:
-                await self._take(self._client.subscribe(a2a.SubscribeToTaskRequest(id=state.id)))
-            except UnsupportedOperationError:  # the task has ended meanwhile
-                return await self._look()
+                after = await self._take(self._client.subscribe(a2a.SubscribeToTaskRequest(id=state.id)))
+                if after is None or after.status.state in TERMINAL | ASKING:
+                    return after
             except Exception as error:
-                if not is_transient(error):
-                    raise
-                logger.info("%s was lost: %s", self._url, error)
-        await asyncio.sleep(0 if self._streaming else _POLLED_EVERY)
+                if not was_not_reached(error):
+                    if not isinstance(error, A2AError):
+                        raise
+                    # The task is over, or the agent lets nobody subscribe to it. To look tells which.
+                    self._subscribes = False
+                    soonest = 0.0
+                logger.info("task %s cannot be subscribed to at %s: %s", state.id, self._url, error)
+        await asyncio.sleep(max(0.0, soonest - asyncio.get_running_loop().time()))
         return await self._look()
-
-    async def _repeated(self, request: Any) -> Any:
-        wait = _FIRST_WAIT
-        while True:
-            try:
-                answer = await request()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                self._trouble.note(error)
-            else:
-                self._trouble.over()
-                return answer
-            await asyncio.sleep(wait)
-            wait = min(_LONGEST_WAIT, 2 * wait)
 
     async def _cancel(self) -> None:
         if self._id is None and self._task.saved is not None:  # the message is sent, and its answer has not come yet
             try:
-                found = await within(self._find(self._first_message().message_id), _LONGEST_WAIT)
+                found = await within(self._find(self._first_message().message_id), LONGEST_WAIT)
                 self._id = found.id if found is not None else None
             except (asyncio.TimeoutError, A2AError, httpx.HTTPError) as error:
                 logger.warning("task %s was not found at %s to cancel it: %r", self._task.id, self._url, error)
@@ -205,7 +205,7 @@ class Forwarded:
                 return
             except Exception as error:
                 logger.warning("task %s is not canceled at %s: %s", self._task.id, self._url, error)
-                await asyncio.sleep(_FIRST_WAIT)
+                await asyncio.sleep(FIRST_WAIT)
 
     # What the remote agent says
 
@@ -228,6 +228,9 @@ class Forwarded:
                     await self._progress(event.status_update.status)
         if alone:
             return None
+        if self._id is None:
+            what = f"the agent at {self._url} has ended its answer without a task and without a message"
+            raise TaskFailed(what, code="REMOTE_ERROR")
         return await self._look()
 
     async def _note(self, task: a2a.Task) -> a2a.Task:
@@ -286,27 +289,61 @@ class Forwarded:
 
     async def _answer(self, state: a2a.Task) -> a2a.Task | None:
         """Pass a question on to the requester, and its answer to the remote agent."""
-        asked = state.status.message
-        about: Any = from_struct(state.metadata).get("mqtt-agent", {}) if state.HasField("metadata") else {}
-        about = about if isinstance(about, dict) else {}
-        question = asked.message_id or str(len(state.history))
+        asked, name = state.status.message, name_of_question(state)
         text = content_of(asked.parts)
         text = text if isinstance(text, str) else ("" if text is None else str(text))
-        name = f"{about.get('input_id', '')}:{question}"
         if name in self._answered:  # the remote agent has the answer, and has not gone on yet
-            await asyncio.sleep(_FIRST_WAIT)
+            await asyncio.sleep(FIRST_WAIT)
             return await self._look()
         needs_login = state.status.state == a2a.TASK_STATE_AUTH_REQUIRED
         ask = self._task.require_auth if needs_login else self._task.ask
-        value = await ask(text, about.get("schema"), name=name)
-        message = to_message(_said(value), derived_id("answer", state.id, name), state.id, state.context_id)
+        asking = asyncio.ensure_future(ask(text, about(state).get("schema"), name=name))
+        watching = asyncio.ensure_future(self._gone_on(name))
         try:
-            after = await self._send(message)
-        except UnsupportedOperationError:  # an earlier attempt has sent the answer already
-            after = await self._look()
+            await asyncio.wait((asking, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                return watching.result()
+        finally:
+            for each in (asking, watching):
+                each.cancel()
+            await asyncio.gather(asking, watching, return_exceptions=True)
+        said = answer_message(asking.result())
+        message = to_message(said, derived_id("answer", state.id, name), state.id, state.context_id)
+        after = await self._send_answer(message, name)
         self._answered = [*self._answered, name]
         await self._task.save({"remote": state.id, "answered": self._answered})
         return after
+
+    async def _gone_on(self, name: str) -> a2a.Task:
+        """Wait until the task does not ask its question any more, and return it.
+
+        A login at another place lets a task go on without an answer, and an agent may give a question up.
+        """
+        waits = Waits(_LOOK_AFTER, _LOOK_EVERY)
+        while True:
+            await waits.wait()
+            state = await self._look()
+            if name_of_question(state) != name:
+                return state
+
+    async def _send_answer(self, message: a2a.Message, name: str) -> a2a.Task | None:
+        """Send the answer to a question until the remote agent has it, and follow what comes after it."""
+        waits = Waits()
+        while True:
+            try:
+                return await self._take(self._sent_message(message))
+            except Exception as error:
+                unheard = was_not_reached(error)
+                if not unheard and not isinstance(error, A2AError):
+                    raise
+                if unheard:
+                    self._trouble.note(error)
+                    await waits.wait()
+                state = await self._look()
+                if name_of_question(state) != name:  # the remote agent has the answer, perhaps of an earlier attempt
+                    return state
+                if not unheard:
+                    raise
 
     def _first_message(self) -> a2a.Message:
         task = self._task
@@ -336,8 +373,7 @@ class Forwarded:
             if said is not None:
                 return said
             return content_of(task.artifacts[-1].parts) if task.artifacts else None
-        about: Any = from_struct(task.metadata).get("mqtt-agent", {}) if task.HasField("metadata") else {}
-        fault: Any = about.get("error", {}) if isinstance(about, dict) else {}
+        fault: Any = about(task).get("error", {})
         text = said.content if said is not None and isinstance(said.content, str) else ""
         code, data = fault.get("code"), fault.get("data")
         if task.status.state == a2a.TASK_STATE_REJECTED:
@@ -358,14 +394,3 @@ async def _until_it_waits(events: AsyncIterator[a2a.StreamResponse]) -> AsyncIte
     finally:
         if isinstance(events, AsyncGenerator):
             await events.aclose()
-
-
-def _said(value: Any) -> TaskMessage:
-    """An answer as a message. A requester may answer with a whole message, to send files."""
-    if isinstance(value, dict) and isinstance(value.get("parts"), list):
-        try:
-            said = TaskMessage.model_validate(value)
-            return said.model_copy(update={"role": "user", "message_id": None})
-        except ValidationError:
-            pass
-    return TaskMessage(role="user", content=value)

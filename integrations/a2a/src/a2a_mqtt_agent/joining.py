@@ -29,6 +29,8 @@ _AT_ONCE = 64
 """How many tasks are followed at once. The remote agent does the work."""
 _CONNECT, _READ = 10.0, 60.0
 """Seconds until a connection counts as lost. A2A servers send something every 15 s."""
+_ANSWER = 600.0
+"""Seconds that a remote agent may take for the first answer to a message: some answer only when their work is done."""
 
 
 class RemoteAgent:
@@ -47,6 +49,8 @@ class RemoteAgent:
         url: The address of the remote agent, for errors.
         agent_id: The agent's id at the MQTT side.
         http: The HTTP client; it is closed with this object.
+        answer_timeout: How many seconds the remote agent may take for its first answer to a message. Then the task
+            fails, unless the remote agent lists the task.
         options: Further arguments of :class:`mqtt_agent.Agent`, such as ``broker`` and ``store``.
 
     Attributes:
@@ -57,10 +61,20 @@ class RemoteAgent:
         ValueError: The remote agent speaks no transport that is known here.
     """
 
-    def __init__(self, card: a2a.AgentCard, url: str, agent_id: str, http: httpx.AsyncClient, **options: Any) -> None:
+    def __init__(
+        self,
+        card: a2a.AgentCard,
+        url: str,
+        agent_id: str,
+        http: httpx.AsyncClient,
+        *,
+        answer_timeout: float = _ANSWER,
+        **options: Any,
+    ) -> None:
         self.card: a2a.AgentCard = card
         self._url = url
         self._http = http
+        self._answer_timeout = answer_timeout
         self._trouble = Trouble(url)
         config = ClientConfig(httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"])
         self._client: Client = ClientFactory(config).create(card)
@@ -95,7 +109,7 @@ class RemoteAgent:
             login: What proves to the remote agent who speaks; None for nothing but the headers.
             trust: JWK or JWKS files. The card needs a signature of one of these public keys; empty means that no
                 signature is needed. It needs ``a2a-mqtt-agent[auth]``.
-            options: Further arguments of :class:`mqtt_agent.Agent`.
+            options: ``answer_timeout``, see :class:`RemoteAgent`, and further arguments of :class:`mqtt_agent.Agent`.
 
         Raises:
             ConnectionError: The agent has no readable card at this address, or no trusted key has signed the card.
@@ -157,7 +171,15 @@ class RemoteAgent:
 
     async def _do(self, task: TaskContext) -> Any:
         streaming = bool(self.card.capabilities.streaming)
-        return await Forwarded(self._client, task, self._url, streaming=streaming, trouble=self._trouble).run()
+        forwarded = Forwarded(
+            self._client,
+            task,
+            self._url,
+            streaming=streaming,
+            answer_timeout=self._answer_timeout,
+            trouble=self._trouble,
+        )
+        return await forwarded.run()
 
 
 def _skill(skill: a2a.AgentSkill) -> AgentSkill:

@@ -20,12 +20,16 @@ from typing_extensions import override
 
 from a2a_mqtt_agent.settings_file import is_https, read_strings
 
-__all__ = ["Login", "LoginAuth"]
+__all__ = ["Login", "LoginAuth", "NoToken"]
 
 API_KEY = "X-API-Key"
 _EARLY = 30.0
 """Seconds before its end at which a token is not used any more."""
 _TIMEOUT = 10.0
+
+
+class NoToken(A2AClientError):
+    """The server of tokens has given no token, so the remote agent was asked nothing."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ async def _fetch(login: Login) -> tuple[str, float]:
 
     Raises:
         httpx.TransportError: The server was not reached.
-        A2AClientError: The server has given no token.
+        NoToken: The server has given no token.
     """
     form = {"grant_type": "client_credentials", **({} if login.scope is None else {"scope": login.scope})}
     pair = (quote(login.client_id or "", safe=""), quote(login.client_secret or "", safe=""))  # RFC 6749, 2.3.1
@@ -205,4 +209,4 @@ async def _fetch(login: Login) -> tuple[str, float]:
         return token, float(seconds)
     except (httpx.HTTPStatusError, ValueError, TypeError) as error:
         # Neither the secret nor the text of the answer is told.
-        raise A2AClientError(f"{login.token_url} has given no token to {login.client_id}: {error}") from error
+        raise NoToken(f"{login.token_url} has given no token to {login.client_id}: {error}") from error

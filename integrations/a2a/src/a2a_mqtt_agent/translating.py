@@ -103,13 +103,15 @@ def _to_part(part: Part) -> a2a.Part:
         written["data"] = part.data
     for form in (written, {"data": written}):
         with contextlib.suppress(Exception):  # an agent may send anything: a number that is too large, another type
-            if not _is_too_deep(form):
+            if _is_carried(form):
                 return ParseDict(form, a2a.Part(), ignore_unknown_fields=True)
     return a2a.Part(text=json.dumps(written, ensure_ascii=False), media_type="application/json")
 
 
-def _is_too_deep(value: Any) -> bool:
-    """Whether JSON has more levels than protobuf carries inside an answer.
+def _is_carried(value: Any) -> bool:
+    """Whether protobuf carries JSON without a change: no number gets another value, and the levels are few enough.
+
+    Protobuf has each number as a float, which has 53 bits: an id of 64 bits would silently become another id.
 
     Protobuf reads and copies at most 100 levels of messages, and whether it minds at some place depends on its
     implementation and on what other libraries have set in the process. So this limit is lower, and does not depend on
@@ -123,18 +125,20 @@ def _is_too_deep(value: Any) -> bool:
         elif isinstance(each, (list, tuple)):
             depth, inner = depth + 2, cast("Sequence[Any]", each)
         else:
+            if isinstance(each, int) and int(float(each)) != each:
+                return False
             continue
         if depth > _MOST_LEVELS:
-            return True
+            return False
         waiting += [(child, depth) for child in inner]
-    return False
+    return True
 
 
 def note(target: Struct, values: Mapping[str, Any]) -> None:
     """Add values to a protobuf ``Struct``. A value that protobuf cannot carry becomes the text of its JSON."""
     for key, value in values.items():
         with contextlib.suppress(Exception):  # an agent may send anything
-            if not _is_too_deep(value):
+            if _is_carried(value):
                 target.MergeFrom(ParseDict({key: value}, Struct()))
                 continue
         target.update({key: json.dumps(value, ensure_ascii=False)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from mqtt_agent.wire import TaskState, checked_json
 from mqtt_agent.wire.schemas import faults_in, schema_validator
 
 __all__ = ["Questions", "fault_of"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MAX_FAULTS = 5
 """How many faults of an answer the requester is told at most."""
@@ -56,6 +59,7 @@ class Questions:
         self._slot = slot
         self._asked = 0
         self._waiting: _Waiting | None = None
+        self._withdrawing: asyncio.Future[None] | None = None
         self._closed = False
 
     @property
@@ -83,6 +87,8 @@ class Questions:
         return TaskCanceled(what, task_id=task_id)
 
     async def _ask(self, prompt: str, schema: Any, name: str | None, state: TaskState) -> Any:
+        if self._withdrawing is not None:
+            await asyncio.shield(self._withdrawing)
         if self._closed:
             raise self._over()
         if self._waiting is not None:
@@ -98,8 +104,29 @@ class Questions:
         try:
             await self._attempt.enter(state, inputs=self._inputs)
             return await self._wait(waiting)
+        except asyncio.CancelledError:
+            self._waiting = self._attempt.question = None
+            if not self._closed:  # the handler goes on without an answer
+                await self._withdraw()
+            raise
         finally:
             self._waiting = self._attempt.question = None
+
+    async def _withdraw(self) -> None:
+        """Take a question back: the task works again, and the requester is told so.
+
+        A handler may be canceled several times while it waits for this, so the work is a task of its own.
+        """
+        self._withdrawing = asyncio.ensure_future(self._attempt.enter(TaskState.WORKING))
+        self._withdrawing.add_done_callback(self._on_withdrawn)
+        await asyncio.wait([self._withdrawing])
+
+    def _on_withdrawn(self, withdrawing: asyncio.Future[None]) -> None:
+        self._withdrawing = None
+        error = None if withdrawing.cancelled() else withdrawing.exception()
+        if error is not None and not isinstance(error, TaskCanceled):
+            what = "the requester of task %.80s may not know that its question needs no answer any more: %s"
+            logger.warning(what, self._attempt.key.task_id, error)
 
     def _next_question(self, prompt: str, schema: Any) -> dict[str, Any]:
         """The handler's next question: a stored question, perhaps with its answer, or a new question."""

@@ -115,7 +115,11 @@ class Handlers:
             fault = TaskFault(type="CancelledError", message="the handler raised CancelledError")
             self._log_failure(run, asyncio.CancelledError(fault.message), handler)
             return Ending(TaskState.FAILED, fault=fault)
-        except Exception as raised:
+        except KeyboardInterrupt:
+            raise
+        except (
+            BaseException
+        ) as raised:  # each exception ends the task, also a panic of Rust code
             error = raised_by(raised)
             if run.attempt.over or self._scope.retry.gave_up(error):
                 return None

@@ -98,7 +98,9 @@ class Answering:
             given = on_question(question)
             given = await given if inspect.isawaitable(given) else given
             answer.result = checked_json(question.result_of(given), "answer", handle.tool)
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # the tool must get an answer whatever the function raises
             logger.exception("on_question failed, so tool %s gets no answer in call %s", handle.tool, handle.call_id)
             if question.method == ELICITATION:
                 answer.result = Elicited("cancel").to_result()

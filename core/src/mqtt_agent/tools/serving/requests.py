@@ -194,7 +194,9 @@ class Requests:
                     await self._scope.connection.publish(reply_to, encode_chunk(chunk), properties=_CHUNK)
                     return
                 response.result = await self._result(asked)
-        except Exception as error:  # every exception of the handler goes to the client
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # every exception of the handler goes to the client
             fail(response, _fault(raised_by(error)))
             if isinstance(error, ToolError) and error.type == "unauthorized":
                 message.refuse(str(error), error.code or "")

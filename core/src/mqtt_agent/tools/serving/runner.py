@@ -95,7 +95,9 @@ class CallRunner:
                 _uncancel()
                 if error.type == "timeout":
                     _log_failure(execution, CallTimeout(error.message or ""))
-        except (Exception, SystemExit, GeneratorExit) as raised:  # every exception of a handler goes to the caller
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # every exception of a handler goes to the caller
             cause = raised_by(raised)
             error, content = _fault(cause, execution), _content(cause, execution)
             _log_failure(execution, cause)
