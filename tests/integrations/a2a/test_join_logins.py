@@ -17,8 +17,8 @@ import pytest
 from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from a2a_mqtt_agent import Identity, Login, RemoteAgent, ServerTLS, TokenIssuer
-from a2a_mqtt_agent.reaching import is_transient
 from a2a_mqtt_agent.proving import LoginAuth
+from a2a_mqtt_agent.reaching import is_transient
 from brokers import Broker
 from certificates import Authority
 from mqtt_agent import Agent, MemoryStore

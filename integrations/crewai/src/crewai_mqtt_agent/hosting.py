@@ -40,6 +40,7 @@ from crewai_mqtt_agent.asking import (
     borrowed_tools,
     current_requester,
 )
+from crewai_mqtt_agent.first_use import build_flow_classes
 from crewai_mqtt_agent.places import Places
 from crewai_mqtt_agent.reporting import Reporter, artifact_name, output_value
 
@@ -296,6 +297,7 @@ def _factory(target: Any) -> Callable[..., Any]:
 
 def _made(factory: Callable[..., Any], task: TaskContext) -> Any:
     set_suppress_tracing_messages(True)  # for this thread: CrewAI collects nothing for a question after the run
+    build_flow_classes()
     # A class of flows takes settings as arguments and no task.
     takes_task = not isinstance(factory, type) and inspect.signature(factory).parameters
     return factory(task) if takes_task else factory()

@@ -117,9 +117,7 @@ class Handlers:
             return Ending(TaskState.FAILED, fault=fault)
         except KeyboardInterrupt:
             raise
-        except (
-            BaseException
-        ) as raised:  # each exception ends the task, also a panic of Rust code
+        except BaseException as raised:  # each exception ends the task, also a panic of Rust code
             error = raised_by(raised)
             if run.attempt.over or self._scope.retry.gave_up(error):
                 return None
