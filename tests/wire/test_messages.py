@@ -310,6 +310,20 @@ def test_an_iterator_never_becomes_an_empty_list(convert: Callable[[Any], Any]) 
         convert([Pair("a", iter([1])), Name("\udcff")])
 
 
+@pytest.mark.parametrize("convert", [written, lambda value: checked_json(value, "x")])
+def test_numbers_and_arrays_of_numpy_ranges_and_views_of_dicts_are_plain_json(convert: Callable[[Any], Any]) -> None:
+    numpy = pytest.importorskip("numpy")
+    counted = {numpy.int64(3): numpy.int64(4), "rate": numpy.float32(0.5), "late": numpy.bool_(True)}
+    assert convert(counted) == {"3": 4, "rate": 0.5, "late": True}
+    assert convert({"table": numpy.arange(4).reshape(2, 2), "text \udcff": range(2)}) == {
+        "table": [[0, 1], [2, 3]],
+        "text \ufffd": [0, 1],
+    }
+    assert convert([{"a": 1}.keys(), {"a": 1}.values()]) == [["a"], [1]]
+    with pytest.raises(WireError, match=r"\[0\] is NaN"):
+        convert(numpy.array([numpy.nan]))
+
+
 def test_a_dataclass_that_contains_itself_is_a_clear_error() -> None:
     pair = Pair(None)
     pair.name, pair.rows = pair, [pair, pair]

@@ -328,3 +328,24 @@ async def test_a_context_is_none_of_the_arguments(make_server: MakeServer, make_
 
     await soon(server.start())
     assert await soon((await make_client()).call("tool")) is True
+
+
+async def test_a_handler_that_awaits_the_stop_of_its_own_server_is_told_at_once(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    server = make_server()
+    ends: list[asyncio.Task[None]] = []
+
+    @server.tool
+    async def quit(now: bool) -> str:
+        if now:
+            await server.stop()
+        ends.append(asyncio.create_task(server.stop()))
+        return "bye"
+
+    await soon(server.start())
+    client = await make_client()
+    with pytest.raises(ToolFailed, match=r"a handler of server .* cannot await stop\(\)"):
+        await soon(client.call("quit", {"now": True}))
+    assert await soon(client.call("quit", {"now": False})) == "bye"
+    await soon(ends[0])

@@ -45,7 +45,7 @@ from mqtt_agent.agents.subscriptions import Subscriptions
 from mqtt_agent.agents.tools import AgentTools, ToolUser
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
-from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.aio.lifecycle import Lifecycle, refuse_own_stop
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.deprecation import renamed_arguments
 from mqtt_agent.endpoints.copies import CardAnswers
@@ -396,8 +396,9 @@ class Agent(Requester, ToolUser, Service):
         cancellation is raised.
 
         Raises:
-            RuntimeError: The agent runs on another event loop.
+            RuntimeError: The agent runs on another event loop, or one of its handlers awaits this.
         """
+        refuse_own_stop((run.work for run in self._executor.runs.values()), f"agent {self.agent_id}")
         await self._lifecycle.stop(partial(self._end, self._drain_timeout), self._hurry)
 
     async def _end(self, drain_timeout: float) -> None:

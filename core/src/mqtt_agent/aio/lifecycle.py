@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["Lifecycle", "surely"]
+__all__ = ["Lifecycle", "refuse_own_stop", "surely"]
 
 T = TypeVar("T")
 Step = Callable[[], Coroutine[Any, Any, None]]
@@ -130,6 +130,24 @@ class Lifecycle:
         raise RuntimeError(
             f"{self._name()} runs on another event loop: await its stop() there first, or make another object for "
             "this event loop"
+        )
+
+
+def refuse_own_stop(handlers: Iterable[asyncio.Task[Any] | None], name: str) -> None:
+    """Raise an error for a handler that awaits the stop of its own endpoint, which waits for the handler.
+
+    Args:
+        handlers: The asyncio tasks of the endpoint's handlers.
+        name: The endpoint's name, for the error.
+
+    Raises:
+        RuntimeError: The running asyncio task is one of these.
+    """
+    current = asyncio.current_task()
+    if any(each is current for each in handlers):
+        raise RuntimeError(
+            f"a handler of {name} cannot await stop(), which waits until the handler has ended: start it as a task, "
+            "asyncio.create_task(...), and let the handler return"
         )
 
 

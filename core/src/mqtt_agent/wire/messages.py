@@ -12,7 +12,7 @@ import pydantic_core
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mqtt_agent.errors import WireError
-from mqtt_agent.wire.values import MAX_DEPTH, mended
+from mqtt_agent.wire.values import MAX_DEPTH, mended, plain_form
 
 __all__ = [
     "CONTENT_TYPE",
@@ -131,8 +131,9 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
 def to_json(value: Any, name: str = "", owner: str = "") -> Any:
     """Convert a value to plain JSON: dict, list, str, int, float, bool or None.
 
-    Pydantic models, dataclasses, dates, enums, sets, and bytes that are UTF-8 can be converted. NaN, infinity and lone
-    surrogates may stay: :func:`encode` finds them. See :func:`checked_json` for a value that is not encoded at once.
+    Pydantic models, dataclasses, dates, enums, sets, bytes that are UTF-8, and NumPy's numbers and arrays can be
+    converted. NaN, infinity and lone surrogates may stay: :func:`encode` finds them. See :func:`checked_json` for a
+    value that is not encoded at once.
 
     Args:
         value: The value.
@@ -143,7 +144,7 @@ def to_json(value: Any, name: str = "", owner: str = "") -> Any:
         WireError: The value has no JSON form. The error names the place.
     """
     try:
-        return pydantic_core.to_jsonable_python(value, inf_nan_mode="constants")
+        return pydantic_core.to_jsonable_python(value, inf_nan_mode="constants", fallback=plain_form)
     except (ValueError, TypeError, RecursionError):
         return mended(value, name, owner)
 
@@ -169,7 +170,7 @@ def checked_json(value: Any, name: str = "", owner: str = "") -> Any:
     """
     try:
         # A pydantic model writes NaN as null, but only as JSON. So the value is converted first, and then written.
-        converted = pydantic_core.to_jsonable_python(value)
+        converted = pydantic_core.to_jsonable_python(value, fallback=plain_form)
     except (ValueError, TypeError, RecursionError):
         return mended(value, name, owner, MAX_DEPTH - _AROUND)
     try:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from mqtt_agent.errors import WireError
 
-__all__ = ["DIGEST_SIZE", "MAX_DEPTH", "fingerprint", "mended", "mended_text"]
+__all__ = ["DIGEST_SIZE", "MAX_DEPTH", "fingerprint", "mended", "mended_text", "plain_form"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -32,6 +32,21 @@ _MAX_BITS = 14_000  # an integer of about 4,200 digits: readers refuse longer on
 _LONGEST_PATH = 120
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[^\W\d]\w*")
+_LISTED: tuple[type[Any], ...] = (range, type({}.keys()), type({}.values()), type({}.items()))
+
+
+def plain_form(value: Any) -> Any:
+    """What stands in JSON for a value that pydantic does not know: NumPy's numbers and arrays, ranges, views of dicts.
+
+    Raises:
+        ValueError: There is no such form.
+    """
+    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, _LISTED):
+        return list(value)
+    raise pydantic_core.PydanticSerializationError(f"Unable to serialize unknown type: {kind}")
 
 
 def mended_text(text: str) -> str:
@@ -134,7 +149,9 @@ class _Mender:
             key = str.__str__(key)
         else:
             try:
-                plain: dict[str, Any] = pydantic_core.to_jsonable_python({key: None}, inf_nan_mode="constants")
+                plain: dict[str, Any] = pydantic_core.to_jsonable_python(
+                    {key: None}, inf_nan_mode="constants", fallback=plain_form
+                )
             except (ValueError, TypeError) as error:
                 raise WireError(f"{_short(path)} has a key of type {type(key).__name__}: {error}") from error
             (key,) = plain
@@ -143,7 +160,7 @@ class _Mender:
     def _other(self, value: Any, path: str, levels: int) -> Any:
         self._refuse_iterators(value, path)
         try:
-            plain = pydantic_core.to_jsonable_python(value, inf_nan_mode="constants")
+            plain = pydantic_core.to_jsonable_python(value, inf_nan_mode="constants", fallback=plain_form)
         except (ValueError, TypeError, RecursionError) as error:
             if (fields := _fields(value)) is not None:
                 mended = self._container(fields, path, levels, id(value))  # names the field that has no JSON form

@@ -85,6 +85,11 @@ class Executor:
         return len(self._known)
 
     @property
+    def handlers(self) -> list[asyncio.Task[None] | None]:
+        """The asyncio tasks of the calls that run; None for a call that waits for its turn."""
+        return [execution.task for execution in self._known.values()]
+
+    @property
     def remembers(self) -> float:
         """How many seconds the responses to calls are kept."""
         return self._replay.max_age

@@ -15,7 +15,7 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
-from mqtt_agent.aio.lifecycle import Lifecycle
+from mqtt_agent.aio.lifecycle import Lifecycle, refuse_own_stop
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.dialect import Dialect
@@ -309,8 +309,10 @@ class ToolServer(ToolChoice, Sharing, Service):
         and answered, and the stop ends before the cancellation is raised.
 
         Raises:
-            RuntimeError: The server runs on another event loop.
+            RuntimeError: The server runs on another event loop, or one of its handlers awaits this.
         """
+        if self._executor is not None:
+            refuse_own_stop(self._executor.handlers, f"server {self.server_id}")
         await self._lifecycle.stop(self._end, self._hurry)
 
     async def _end(self) -> None:
