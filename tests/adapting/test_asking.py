@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from mqtt_agent import Agent, TaskContext
-from mqtt_agent.adapting.asking import Asker, StoredQuestions
+from mqtt_agent.adapting.asking import Asker, StoredQuestions, answer_from_text
 from support import soon, until
 
 from tests.agents.conftest import MakeAgent
@@ -109,3 +110,22 @@ async def test_an_answer_is_used_again_at_its_place_alone_in_whatever_order_the_
     for text in ("four", "five"):
         await answer(text)
     assert await soon(task.result()) == ["four", "two", "three", "five"]
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "answer"),
+    [
+        ("2024", {"type": "integer"}, 2024),
+        ("true", {"type": "boolean"}, True),
+        ('{"a": 1}', {"type": "object"}, {"a": 1}),
+        ("2024", {"type": "string"}, "2024"),
+        ("2024", None, "2024"),
+        ("2024", {}, "2024"),
+        ("soon", {"type": "integer"}, "soon"),
+        ("true", {"type": "integer"}, "true"),
+        ("NaN", {"type": "number"}, "NaN"),
+        ("2024", {"type": "no type"}, "2024"),
+    ],
+)
+def test_a_text_is_read_as_json_only_where_the_question_wants_no_text(text: str, schema: Any, answer: Any) -> None:
+    assert answer_from_text(text, schema) == answer

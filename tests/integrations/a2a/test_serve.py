@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import uuid
 from pathlib import Path
@@ -64,6 +65,24 @@ async def test_a_task_is_done_streamed_asked_and_found_again_over_each_transport
     assert [each.id for each in after.tasks] == [task.id]
     with pytest.raises(TaskNotFoundError):
         await client.get_task(a2a.GetTaskRequest(id="nothing"))
+
+
+async def test_a_client_that_writes_only_text_answers_a_question_for_a_number(
+    worker: Agent, make_gateway: MakeGateway
+) -> None:
+    client = await (await make_gateway()).client()
+    asked = await last_task(client, said("ask"))
+    answered = await last_task(client, said("2024", task=asked))
+    assert plain(answered.artifacts[0].parts[0])["data"] == {"year": 2024, "attempt": 1}
+
+
+async def test_a_number_that_a2a_would_change_is_shown_as_text(worker: Agent, make_gateway: MakeGateway) -> None:
+    client = await (await make_gateway()).client()
+    exact = await last_task(client, said("snowflake 9007199254740992"))
+    assert plain(exact.artifacts[0].parts[0]) == {"data": {"id": 2**53}}
+    changed = await last_task(client, said("snowflake 9007199254740993"))
+    part = changed.artifacts[0].parts[0]
+    assert (json.loads(part.text), part.media_type) == ({"data": {"id": 2**53 + 1}}, "application/json")
 
 
 async def test_parts_reach_the_agent_and_come_back(worker: Agent, make_gateway: MakeGateway) -> None:

@@ -12,11 +12,36 @@ from collections import Counter
 from concurrent.futures import Future
 from typing import Any
 
+import pydantic_core
+
 from mqtt_agent.agents import TaskContext
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.tools.questions import elicitation, read_answer
+from mqtt_agent.wire.schemas import schema_validator
 
-__all__ = ["Asker", "StoredQuestions", "elicitation", "read_answer"]
+__all__ = ["Asker", "StoredQuestions", "answer_from_text", "elicitation", "read_answer"]
+
+
+def answer_from_text(text: str, schema: Any) -> Any:
+    """What somebody means who can answer only with a text: ``2024`` is a number where a number is asked.
+
+    Args:
+        text: The text.
+        schema: JSON Schema of the answer, or None.
+
+    Returns:
+        The value of the text as JSON, when that fits the schema and the text does not. Otherwise the text.
+    """
+    if schema is None:
+        return text
+    try:
+        asked = schema_validator("the schema of the question", schema)
+        if asked.is_valid(text):
+            return text
+        value: Any = pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+    return value if asked.is_valid(value) else text
 
 
 class Asker:

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
+from mqtt_agent.adapting.asking import answer_from_text
 from mqtt_agent.adapting.following import follow, unanswerable
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.aio.waiting import within
@@ -113,10 +114,17 @@ async def answer(
         if handle.done:
             await handle.result()
             raise UsageError(f"task {task_id} is over and asks nothing")
+        if value is None and text is not None:
+            given = answer_from_text(text, _schema_of(handle))
         await handle.send(given)
         session.out.note("the answer is sent")
         if wait:
             await _follow(session, handle)
+
+
+def _schema_of(handle: TaskHandle) -> Any:
+    about = None if handle.question is None else handle.question.data
+    return cast("dict[str, Any]", about).get("schema") if isinstance(about, dict) else None
 
 
 async def cancel(
@@ -151,7 +159,7 @@ async def _follow(session: Session, handle: TaskHandle) -> None:
             elif event.data is not None and event.type != "status":
                 session.out.note(json.dumps(event.data, ensure_ascii=False), "dim")
 
-        async def answer(question: str, schema: object) -> str:
+        async def answer(question: str, schema: object) -> Any:
             line = ""
             if not session.out.machine and sys.stdin.isatty():
                 live.pause()
@@ -159,7 +167,7 @@ async def _follow(session: Session, handle: TaskHandle) -> None:
                 line = await read_line()
             if not line:  # there is no terminal, or the person has ended the input with Ctrl-D
                 raise unanswerable(handle, question, f"Answer with: mqtt-agent answer {handle.task_id} TEXT --follow")
-            return line.rstrip("\n")
+            return answer_from_text(line.rstrip("\n"), schema)
 
         result = await follow(handle, tell, answer)
     if session.out.machine:

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any, cast
 
 import pydantic_core
@@ -32,7 +32,6 @@ _MAX_BITS = 14_000  # an integer of about 4,200 digits: readers refuse longer on
 _LONGEST_PATH = 120
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[^\W\d]\w*")
-_LISTED: tuple[type[Any], ...] = (range, type({}.keys()), type({}.values()), type({}.items()))
 
 
 def plain_form(value: Any) -> Any:
@@ -44,8 +43,8 @@ def plain_form(value: Any) -> Any:
     kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
-    if isinstance(value, _LISTED):
-        return list(value)
+    if kind is range or isinstance(value, (KeysView, ValuesView, ItemsView)):
+        return list(cast("Iterable[Any]", value))
     raise pydantic_core.PydanticSerializationError(f"Unable to serialize unknown type: {kind}")
 
 

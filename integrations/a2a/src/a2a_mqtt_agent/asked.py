@@ -1,4 +1,4 @@
-"""What a remote A2A agent asks, and what it is answered."""
+"""What a task asks in A2A, and what it is answered."""
 
 from __future__ import annotations
 

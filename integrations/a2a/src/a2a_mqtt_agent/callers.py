@@ -18,11 +18,13 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 from mqtt_agent import Agent
+from mqtt_agent.adapting.asking import answer_from_text
 from mqtt_agent.adapting.background import within
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.errors import TaskNotFound, TaskRejected
 
+from a2a_mqtt_agent.asked import about
 from a2a_mqtt_agent.following import Followed
 from a2a_mqtt_agent.translating import ASKING, TERMINAL, content_of, derived_id, from_message, from_struct
 from a2a_mqtt_agent.views import Update, view_of
@@ -192,6 +194,8 @@ class Caller:
             raise UnsupportedOperationError(f"Task {task.id} asks nothing now: send the message when it asks")
         message.context_id = task.context_id
         value = content_of(message.parts)
+        if isinstance(value, str):  # most clients are chats
+            value = answer_from_text(value, about(task).get("schema"))
         await found.answer(message, value if value is not None else from_message(message).as_json())
         return found
 

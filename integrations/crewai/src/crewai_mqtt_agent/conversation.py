@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +13,7 @@ from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.llm_events import LLMStreamChunkEvent
 from mqtt_agent import Agent, TaskHandle
+from mqtt_agent.adapting.asking import answer_from_text
 from mqtt_agent.adapting.content import in_words
 from mqtt_agent.adapting.delegating import delegated
 from mqtt_agent.adapting.following import follow
@@ -162,9 +162,4 @@ def _ask_at_console(question: str, schema: Any) -> Any:
         typed = input(f"\n{question}\n> ")
     finally:
         formatter.resume_live_updates()
-    if schema is None:
-        return typed
-    try:
-        return json.loads(typed)
-    except ValueError:
-        return typed
+    return answer_from_text(typed, schema)

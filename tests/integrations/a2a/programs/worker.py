@@ -61,6 +61,8 @@ async def work(task: TaskContext) -> Any:
         await task.artifact("deep", deep, metadata={"huge": 10**400})
         await task.artifact("huge", {"n": 10**400})
         return deep if rest == "deep" else {"n": 10**400}
+    if word == "snowflake":
+        return {"id": int(rest)}
     if word == "data":
         return {"got": task.data, "sender": task.sender, "references": task.reference_task_ids}
     return f"{task.prompt} by {task.sender}"

@@ -211,7 +211,8 @@ class TaskContext:
 
         Questions and answers are stored. After a crash, the handler asks the same questions again in the same order,
         and gets the stored answers at once. A handler that waits for an answer does not count in ``max_concurrency``:
-        other tasks run meanwhile.
+        other tasks run meanwhile. When the wait is canceled and the handler goes on, as with ``asyncio.wait_for``, the
+        question is taken back.
 
         Args:
             prompt: The question, as text.

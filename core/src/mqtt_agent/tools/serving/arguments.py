@@ -11,10 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapte
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticSerializationError
 
-from mqtt_agent.errors import InvalidArguments, WireError
-from mqtt_agent.wire import checked_json
+from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.wire.schemas import faults_in, schema_validator
 
 __all__ = ["ArgumentsChecker", "UntitledSchema", "result_validator"]
@@ -131,13 +129,6 @@ class UntitledSchema(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Never."""
         return False
-
-    def encode_default(self, dft: Any) -> Any:
-        """A default as JSON. A default that JSON cannot carry, such as infinity, is left out of the schema."""
-        try:
-            return checked_json(super().encode_default(dft), "default")
-        except WireError as error:
-            raise PydanticSerializationError(str(error)) from error
 
 
 def _first(tool: str, parameters: list[inspect.Parameter]) -> str:
