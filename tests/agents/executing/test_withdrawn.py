@@ -25,13 +25,17 @@ async def test_a_question_that_the_handler_gives_up_is_over_for_its_requester_to
 
     handle_ = await soon(planner.delegate("writer", "paint"))
     told: list[tuple[str | None, Any]] = []
-    async for event in handle_.events():
-        told.append((event.status, event.content))
-        if len(told) == 3:
-            assert (handle_.state, handle_.question) == ("working", None)
-            go_on.set()
-        if event.content == "Which size?":
-            await handle_.send("large")
+
+    async def follow() -> None:
+        async for event in handle_.events():
+            told.append((event.status, event.content))
+            if len(told) == 3:
+                assert (handle_.state, handle_.question) == ("working", None)
+                go_on.set()
+            if event.content == "Which size?":
+                await handle_.send("large")
+
+    await soon(follow())
     asked = [("input-required", "Which colour?"), ("working", None), ("input-required", "Which size?")]
     assert told == [("working", None), *asked, ("working", None), ("completed", None)]
     assert await soon(handle_.result()) == ["grey", "large"]
@@ -50,7 +54,11 @@ async def test_a_handler_that_is_canceled_again_and_again_still_takes_its_questi
         return await task.ask("Which size?")
 
     handle_ = await soon(planner.delegate("writer", "paint"))
-    async for event in handle_.events():
-        if event.content == "Which size?":
-            await handle_.send("large")
+
+    async def answer() -> None:
+        async for event in handle_.events():
+            if event.content == "Which size?":
+                await handle_.send("large")
+
+    await soon(answer())
     assert await soon(handle_.result()) == "large"

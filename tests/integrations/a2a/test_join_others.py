@@ -19,6 +19,7 @@ from .others import Answers, Other, artifact, asks, task, update
 
 Give = Callable[..., Awaitable[tuple[Other, TaskHandle]]]
 NOT_FOUND, UNSUPPORTED, INVALID, INTERNAL, UNKNOWN = -32001, -32004, -32602, -32603, -32601
+"""Codes of errors in JSON-RPC and A2A."""
 
 
 @pytest.fixture
@@ -39,6 +40,13 @@ async def give(embedded: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
             return other, await soon(planner.delegate("helper", "hello", wait_online=True))
 
         yield begin
+
+
+async def answered_with(handle: TaskHandle, answers: dict[str, str]) -> None:
+    """Answer the questions of a task until its end."""
+    async for event in handle.events():
+        if handle.question is not None:
+            await handle.send(answers[str(event.content)])
 
 
 @pytest.mark.parametrize("code", [NOT_FOUND, UNSUPPORTED, INVALID])
@@ -134,10 +142,14 @@ async def test_a_task_that_goes_on_without_an_answer_is_followed_to_its_end(give
 
     _, handle = await give(answers)
     told = list[str]()
-    async for event in handle.events():
-        told += [] if event.status is None else [event.status]
-        if handle.question is not None:
-            logged_in.set()
+
+    async def follow() -> None:
+        async for event in handle.events():
+            told.extend([] if event.status is None else [event.status])
+            if handle.question is not None:
+                logged_in.set()
+
+    await soon(follow())
     assert await soon(handle.result()) == "the end"
     assert told == ["working", state.lower().replace("_", "-"), "working", "completed"]
 
@@ -162,9 +174,7 @@ async def test_an_answer_that_did_not_arrive_is_sent_again_and_a_needless_one_do
         return [{"task": task("COMPLETED")}]
 
     other, handle = await give(answers)
-    async for _ in handle.events():
-        if handle.question is not None:
-            await handle.send("2024")
+    await soon(answered_with(handle, {"Which year?": "2024"}))
     assert await soon(handle.result()) == "the end"
     sent = [each["parts"][0]["text"] for each in other.messages]
     assert sent == ["hello", "2024"] if needless else sent == ["hello", "2024", "2024"]
@@ -181,9 +191,7 @@ async def test_an_agent_with_one_id_for_all_its_messages_gets_an_answer_to_each_
         return task("COMPLETED") if len(got) == 2 else asks(text=["Which year?", "Which month?"][len(got)])
 
     _, handle = await give(answers)
-    async for event in handle.events():
-        if handle.question is not None:
-            await handle.send({"Which year?": "2024", "Which month?": "May"}[str(event.content)])
+    await soon(answered_with(handle, {"Which year?": "2024", "Which month?": "May"}))
     assert await soon(handle.result()) == "the end"
     assert got == ["2024", "May"]
 
