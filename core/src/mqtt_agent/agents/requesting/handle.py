@@ -333,7 +333,7 @@ class TaskHandle:
         """
         if self._outcome.done():
             return
-        self.state = read_result_state(result)
+        self.state, self.attempt = read_result_state(result), result.attempt or self.attempt
         self._outcome.set_result(result)
         self._wake()
         self._ended_at = self._ended_at or time.time()
@@ -368,10 +368,15 @@ class TaskHandle:
 
     def _end_if_complete(self) -> bool:
         result = self.response
-        if result is None or (result.seq or 0) > self._seq:
+        if result is None or (result.seq is not None and self._seq < result.seq - 1):
             return False
         self._end()
         return True
+
+    def _make_status(self, state: TaskState, seq: int, result: TaskResult) -> None:
+        """Make an event that the executor has not sent, because the result says the same."""
+        about = {"status": state.value, "attempt": result.attempt, "timestamp": result.timestamp}
+        self._events.put(TaskEvent(task_id=self.task_id, seq=seq, type="status", **about))
 
     def _end(self) -> None:
         if self._over:
@@ -380,9 +385,9 @@ class TaskHandle:
             self._end_timer.cancel()
         result = self.response
         if result is not None and (result.seq is None or self._seq < result.seq):
-            self._events.put(
-                TaskEvent(task_id=self.task_id, type="status", status=self.state.value, timestamp=result.timestamp)
-            )
+            if result.attempt is not None and not self._seq:  # the task was too short to tell that it had begun
+                self._make_status(TaskState.WORKING, 0, result)
+            self._make_status(self.state, result.seq or 0, result)
         self._events.close()
         self._over = True
         callbacks, self._on_end = self._on_end, []
