@@ -242,6 +242,22 @@ async def test_where_events_got_lost_the_reader_makes_the_last_of_the_result(
     assert [(event.type, event.status) for event in await soon(read())] == [("status", "completed")]
 
 
+@pytest.mark.rule("EVENT-9")
+async def test_the_reader_makes_no_second_event_of_a_state_that_it_was_told_when_it_asked(
+    planner: Agent, scout: ForeignExecutor
+) -> None:
+    task = await soon(planner.delegate("scout"))
+    heard = await scout.next_task()
+    await scout.event(heard, 0, "status", status="working", attempt=1)
+    await until(lambda: task.state is TaskState.WORKING)
+    await scout.answer(heard, result=1, seq=1, attempt=1)
+
+    async def read() -> list[str | None]:
+        return [event.status async for event in task.events()]
+
+    assert await soon(read()) == ["working", "completed"]
+
+
 @pytest.mark.rule("EVENT-9", "EVENT-5", "RESULT-7")
 async def test_the_reader_makes_both_events_of_a_short_task_from_its_result_and_does_not_wait(
     planner: Agent, scout: ForeignExecutor, monkeypatch: pytest.MonkeyPatch

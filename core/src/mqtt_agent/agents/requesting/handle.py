@@ -100,6 +100,7 @@ class TaskHandle:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._events: Feed[TaskEvent] = Feed()
         self._seq = 0
+        self._told_begun = False
         self._end_timer: asyncio.TimerHandle | None = None
         self._over = False  # whether no event can arrive any more; the task may have ended earlier
         self._on_end: list[Callable[[], None]] = []
@@ -333,7 +334,9 @@ class TaskHandle:
         """
         if self._outcome.done():
             return
-        self.state, self.attempt = read_result_state(result), result.attempt or self.attempt
+        self.state = read_result_state(result)
+        self._told_begun = self.attempt is not None
+        self.attempt = result.attempt or self.attempt
         self._outcome.set_result(result)
         self._wake()
         self._ended_at = self._ended_at or time.time()
@@ -375,7 +378,7 @@ class TaskHandle:
 
     def _make_status(self, state: TaskState, seq: int, result: TaskResult) -> None:
         """Make an event that the executor has not sent, because the result says the same."""
-        about = {"status": state.value, "attempt": result.attempt, "timestamp": result.timestamp}
+        about: dict[str, Any] = {"status": state.value, "attempt": result.attempt, "timestamp": result.timestamp}
         self._events.put(TaskEvent(task_id=self.task_id, seq=seq, type="status", **about))
 
     def _end(self) -> None:
@@ -385,7 +388,7 @@ class TaskHandle:
             self._end_timer.cancel()
         result = self.response
         if result is not None and (result.seq is None or self._seq < result.seq):
-            if result.attempt is not None and not self._seq:  # the task was too short to tell that it had begun
+            if result.attempt is not None and not self._seq and not self._told_begun:  # the task was short
                 self._make_status(TaskState.WORKING, 0, result)
             self._make_status(self.state, result.seq or 0, result)
         self._events.close()
