@@ -90,7 +90,7 @@ async def test_a_task_whose_handler_has_begun_as_often_as_it_may_fails_and_is_no
     with pytest.raises(errors.TaskFailed, match=r"begun 2 times and never ended.*\(max_attempts\)") as failed:
         await soon(handle_of_task.result())
     assert failed.value.type == "too_many_attempts"
-    assert await soon(planner.request("writer", data="healthy")) == "done"
+    assert await soon(planner.request("writer", data="healthy", wait_online=True)) == "done"
     assert begun == [1, 2, 1]
 
 

@@ -83,7 +83,7 @@ async def test_events_come_in_order_and_end_with_the_terminal_state(writer: Agen
         return [event async for event in task.events()]
 
     events = await soon(read())
-    assert [event.seq for event in events] == list(range(1, 55))
+    assert [event.seq for event in events] == list(range(1, 55))  # the last is made from the result
     assert [event.status for event in events if event.type == "status"] == ["working", "completed"]
     assert [event.content for event in events if event.type == "partial"][:50] == [f"part {n}" for n in range(50)]
     assert events[-3].data == {"not": "text"}

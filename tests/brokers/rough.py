@@ -30,6 +30,7 @@ _NOT_BEHIND: dict[str, dict[str, str]] = {
     },
     "breaking": {
         "test_nothing_that_returned_is_lost_when_the_database_is_killed_in_the_middle": "It has no broker.",
+        "test_of_two_claims_at_once_one_is_withdrawn": "It forces an order of two messages, which a break changes.",
     },
 }
 """The tests of these that do not run behind a network, each with the reason."""

@@ -96,13 +96,14 @@ async def test_a_task_on_either_inbox_is_done_and_answered(
     result = await foreign.result("t-1")
     assert result.pop("elapsed_ms") >= 0
     assert result.pop("timestamp").endswith("Z")
-    assert result.pop("seq") == 2
     assert result == {
         "task_id": "t-1",
         "from": "writer",
         "to": "scout",
         "status": "completed",
         "result": {"n": [1, None]},
+        "seq": 1,
+        "attempt": 1,
     }
     (heard,) = foreign.raw("tasks/scout/results")
     assert (heard.correlation, heard.qos, heard.retain) == (b"t-1", 1, False)
@@ -362,7 +363,8 @@ async def test_tasks_that_arrive_while_the_store_fails_are_done_when_it_works_ag
 async def test_events_are_numbered_and_end_with_the_terminal_state(writer: Agent, foreign: ForeignRequester) -> None:
     await foreign.give("t-1", prompt="tell")
     result = await foreign.result("t-1")
-    await until(lambda: len(foreign.on("tasks/t-1/events")) == 6)
+    await until(lambda: len(foreign.on("tasks/t-1/events")) == 5)
+    await everything_is_done(foreign)
     events = foreign.on("tasks/t-1/events")
     assert {heard.qos for heard in foreign.raw("tasks/t-1/events")} == {1}
     assert all(event.pop("timestamp").endswith("Z") and event.pop("task_id") == "t-1" for event in events)
@@ -373,10 +375,37 @@ async def test_events_are_numbered_and_end_with_the_terminal_state(writer: Agent
         {"seq": 3, "type": "partial", "content": "part"},
         {"seq": 4, "type": "partial", "data": {"n": 1}},
         {"seq": 5, "type": "artifact", "content": "notes", "data": "one paper"},
-        {"seq": 6, "type": "status", "status": "completed", "attempt": 1},
     ]
-    assert result["seq"] == 6
+    assert (result["seq"], result["attempt"]) == (6, 1)
     assert result["artifacts"] == [{"name": "notes", "data": "one paper"}]
+
+
+@pytest.mark.rule("EVENT-9", "EVENT-5", "RESULT-7")
+async def test_only_the_result_tells_of_a_short_handler(writer: Agent, foreign: ForeignRequester) -> None:
+    await foreign.give("t-1", data="short")
+    result = await foreign.result("t-1")
+    assert (result["status"], result["seq"], result["attempt"]) == ("completed", 1, 1)
+    await everything_is_done(foreign)
+    assert foreign.on("tasks/t-1/events") == []
+
+
+@pytest.mark.rule("EVENT-9")
+async def test_an_event_tells_that_a_long_handler_has_begun(make_agent: MakeAgent, foreign: ForeignRequester) -> None:
+    agent, go_on = make_agent("writer"), asyncio.Event()
+
+    @agent.on_task
+    async def handle(task: TaskContext) -> None:
+        await go_on.wait()
+
+    await soon(agent.start())
+    await foreign.give("t-1")
+    await until(lambda: foreign.on("tasks/t-1/events"))
+    (event,) = foreign.on("tasks/t-1/events")
+    assert (event["seq"], event["status"], event["attempt"]) == (1, "working", 1)
+    go_on.set()
+    assert (await foreign.result("t-1"))["seq"] == 2
+    await everything_is_done(foreign)
+    assert foreign.on("tasks/t-1/events") == [event]
 
 
 @pytest.mark.rule("TASK-13")
@@ -429,10 +458,10 @@ async def test_after_a_restart_the_attempt_is_higher_and_the_answer_is_known(
     await soon(agent.start())
     result = await foreign.result("t-1")
     assert result["result"] == [2, 2024]
-    await until(lambda: foreign.on("tasks/t-1/events")[-1].get("status") == "completed")
+    assert result["attempt"] == 2
+    await until(lambda: foreign.on("tasks/t-1/events")[-1]["seq"] == result["seq"] - 1)
     numbers = [event["seq"] for event in foreign.on("tasks/t-1/events")]
     assert numbers == sorted(set(numbers))
-    assert numbers[-1] == result["seq"]
 
 
 @pytest.mark.rule("CTRL-3", "CTRL-2", "FAULT-1", "STATE-2", "AHOST-6")

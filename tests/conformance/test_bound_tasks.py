@@ -273,7 +273,9 @@ async def test_agents_of_which_one_does_not_speak_them_use_plain_topics(
     writer.on_task(work.handle)
     await soon(writer.start())
     await soon(planner.start())
-    task = await soon(planner.delegate("writer", data=1, task_id="t-1"))
+    task = await soon(planner.delegate("writer", "wait", data=1, task_id="t-1"))
+    await until(lambda: "tasks/t-1/events" in about(eve, "t-1"))
+    work.go.set()
     assert await soon(task.result()) == 1
     assert not task.bound
     assert not work.seen[0].bound

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from brokers import ALL_BROKERS, Broker, Mosquitto, password_line
 from mqtt_agent import Agent, MemoryStore, Password, TaskContext, TaskHandle, TaskState, errors
-from mqtt_agent.agents.requesting import inputs, reminders, resender
+from mqtt_agent.agents.requesting import handle, inputs, reminders, resender
 from mqtt_agent.agents.store import TaskKey
 from mqtt_agent.wire import Task, TaskEvent
 from proxy import Proxy
@@ -216,7 +216,7 @@ async def test_events_of_a_foreign_executor_are_passed_on_in_order(planner: Agen
     await scout.event(heard, 4, "thought", content="four")
     await scout.say(f"tasks/{task.task_id}/events", b"junk")
     await scout.say(f"tasks/{task.task_id}/events", {"task_id": "other", "seq": 9})
-    await scout.answer(heard, result=1, seq=5)
+    await scout.answer(heard, result=1, seq=6)
     await scout.event(heard, 5, content="after the result")
 
     async def read() -> list[TaskEvent]:
@@ -240,6 +240,40 @@ async def test_where_events_got_lost_the_reader_makes_the_last_of_the_result(
         return [event async for event in task.events()]
 
     assert [(event.type, event.status) for event in await soon(read())] == [("status", "completed")]
+
+
+@pytest.mark.rule("EVENT-9")
+async def test_the_reader_makes_no_second_event_of_a_state_that_it_was_told_when_it_asked(
+    planner: Agent, scout: ForeignExecutor
+) -> None:
+    task = await soon(planner.delegate("scout"))
+    heard = await scout.next_task()
+    await scout.event(heard, 0, "status", status="working", attempt=1)
+    await until(lambda: task.state is TaskState.WORKING)
+    await scout.answer(heard, result=1, seq=1, attempt=1)
+
+    async def read() -> list[str | None]:
+        return [event.status async for event in task.events()]
+
+    assert await soon(read()) == ["working", "completed"]
+
+
+@pytest.mark.rule("EVENT-9", "EVENT-5", "RESULT-7")
+async def test_the_reader_makes_both_events_of_a_short_task_from_its_result_and_does_not_wait(
+    planner: Agent, scout: ForeignExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handle, "_LATE_EVENTS", 3600)
+    task = await soon(planner.delegate("scout"))
+    await scout.answer(await scout.next_task(), result=1, seq=1, attempt=1)
+
+    async def read() -> list[TaskEvent]:
+        return [event async for event in task.events()]
+
+    assert [(event.status, event.attempt, event.seq) for event in await soon(read())] == [
+        ("working", 1, 0),
+        ("completed", 1, 1),
+    ]
+    assert task.attempt == 1
 
 
 @pytest.mark.rule("CTRL-1", "CTRL-3", "EVENT-6", "CTRL-5", "ASK-6")

@@ -76,6 +76,7 @@ def result_of(
     artifacts: dict[str, Artifact] | None = None,
     elapsed_ms: float | None = None,
     seq: int | None = None,
+    attempt: int | None = None,
 ) -> dict[str, Any]:
     """Make a result message, as plain JSON.
 
@@ -86,7 +87,8 @@ def result_of(
         ending: How the task ended.
         artifacts: The artifacts by their names.
         elapsed_ms: How long the handler took, in milliseconds.
-        seq: The number of the task's last event; None when no events are sent.
+        seq: The number of the task's end, one more than that of its last event; None when no events are sent.
+        attempt: The number of the attempt that has ended; None when the handler has not begun.
     """
     listed = [{"data": each.data, **each.as_json()} for each in (artifacts or {}).values()]
     result = TaskResult(
@@ -100,6 +102,7 @@ def result_of(
         message=None if ending.message is None else TaskMessage.model_validate(ending.message),
         elapsed_ms=elapsed_ms,
         seq=seq,
+        attempt=attempt,
     )
     return pydantic_core.from_json(encode(result))
 

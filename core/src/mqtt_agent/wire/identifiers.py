@@ -94,9 +94,24 @@ def normalize_namespace(namespace: str) -> str:
 
 def new_call_id() -> str:
     """A fresh id for a call: 32 hexadecimal digits."""
-    return os.urandom(16).hex()
+    return _fresh()
 
 
 def new_task_id() -> str:
     """A fresh id for a task: 32 hexadecimal digits."""
-    return os.urandom(16).hex()
+    return _fresh()
+
+
+_unused: list[str] = []
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_unused.clear)  # else two processes would give the same ids
+
+
+def _fresh() -> str:
+    # Each system call releases the GIL, and then waits for the thread of the store. So many ids are made at once.
+    try:
+        return _unused.pop()
+    except IndexError:
+        data = os.urandom(16 * 256)
+        _unused.extend(data[at : at + 16].hex() for at in range(0, len(data), 16))
+        return os.urandom(16).hex()

@@ -260,7 +260,9 @@ class TaskResult(Message):
             value. ``result`` then has its content, for readers that know no such message.
         elapsed_ms: How long the last attempt took, in milliseconds.
         timestamp: When the task ended, ISO 8601 UTC.
-        seq: The ``seq`` of the task's last event. It tells the requester whether all events have arrived.
+        seq: The number of the task's end, one more than the ``seq`` of its last event. It tells the requester whether
+            all events have arrived.
+        attempt: The number of the attempt that has ended. None when no handler has begun.
     """
 
     task_id: str = Field(min_length=1)
@@ -274,6 +276,7 @@ class TaskResult(Message):
     elapsed_ms: float | None = None
     timestamp: str = Field(default_factory=utc_now)
     seq: int | None = None
+    attempt: int | None = None
 
     @field_validator("error", mode="before")
     @classmethod

@@ -20,6 +20,9 @@ __all__ = ["Attempt"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+_HELD_FOR = 0.02
+"""Seconds for which the news that a handler has begun is held back. The result of a short handler says the same."""
+
 
 class Attempt:
     """One attempt at a task: from the call of the handler to the handler's end.
@@ -47,6 +50,7 @@ class Attempt:
         seq: The number of the latest event.
         topic: The topic of the task's events; None when nobody can get events.
         shared: Whether other members of a pool may store answers to the open question.
+        begun: Whether the handler was called.
     """
 
     def __init__(
@@ -69,7 +73,11 @@ class Attempt:
         self.seq: int = record.seq - RESERVED_SEQS
         self.topic: str | None = topic
         self.shared: bool = False
+        self.begun: bool = False
+        self._holding: asyncio.TimerHandle | None = None
+        self._released: asyncio.Task[None] | None = None
         self._names: dict[str, Any] = {"sender": sender, "to": record.peer}
+        self._first_seq = self.seq
         self._seq_limit = record.seq
         self._store = store
         self._retry = retry
@@ -80,6 +88,49 @@ class Attempt:
         topic = self.topic or ""
         return self._send_payload(topic, payload, on_trouble=partial(tell_if_denied, topic, "the events of its tasks"))
 
+    @property
+    def end_seq(self) -> int | None:
+        """The number of the task's end, one more than the number of its last event.
+
+        None when the requester wants no events, or when an earlier attempt has sent the last one.
+        """
+        known = self.number == 1 or self.seq > self._first_seq
+        return self.seq + 1 if self.listening and known else None
+
+    async def begin(self) -> None:
+        """Note that the handler is called now, and tell the requester.
+
+        The requester is told a moment later, or together with the next event. When the first attempt ends before, only
+        its result is sent.
+        """
+        self.begun = True
+        if not self.listening:
+            return
+        self._holding = asyncio.get_running_loop().call_later(_HELD_FOR, self._release_soon)
+        if self.number > 1:  # the requester does not know how many events the earlier attempts have sent
+            await self._release()
+
+    def hold(self) -> None:
+        """Leave it to the result to say that the handler has begun, if the requester was not told yet."""
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+
+    def _release_soon(self) -> None:
+        self._released = asyncio.ensure_future(self._release())
+
+    async def _release(self) -> None:
+        """Tell the requester that the handler has begun, if it was not told yet."""
+        if self._holding is None:
+            return
+        self.hold()
+        if not self.over:
+            working = TaskState.WORKING.value
+            await self._send_numbered(self._event(type="status", status=working, attempt=self.number))
+
+    def _event(self, **fields: Any) -> TaskEvent:
+        return TaskEvent(task_id=self.key.task_id, **self._names, **fields)
+
     async def send_event(self, kind: str, **fields: Any) -> None:
         """Send an event to the requester, if the requester wants events.
 
@@ -88,10 +139,14 @@ class Attempt:
             fields: Further fields of :class:`TaskEvent`.
         """
         if not self.over and self.listening:
-            await self._send(TaskEvent(task_id=self.key.task_id, **self._names, type=kind, **fields))
+            await self._send(self._event(type=kind, **fields))
 
     async def _send(self, event: TaskEvent) -> None:
-        await self.reserve()
+        await self._release()
+        await self._send_numbered(event)
+
+    async def _send_numbered(self, event: TaskEvent) -> None:
+        await self._reserve()
         event.seq = self.seq + 1
         payload = encode(event, f"task {self.key.task_id}")
         self.seq += 1  # only now: a requester waits for every number, so an unsent event must not use a number
@@ -103,7 +158,7 @@ class Attempt:
         except MQTTAgentError as error:
             logger.warning("an event of task %s was not sent: %s", self.key.task_id, error)
 
-    async def reserve(self) -> None:
+    async def _reserve(self) -> None:
         """Make sure that the next event has a number.
 
         The store reserves numbers before they are used. After a crash, the next attempt begins above the reserved
@@ -122,8 +177,7 @@ class Attempt:
 
         Such an event answers a requester that asks for the state. The event does not belong to the numbered sequence.
         """
-        status, task_id = self.state.value, self.key.task_id
-        event = TaskEvent(task_id=task_id, **self._names, type="status", status=status, attempt=self.number)
+        event = self._event(type="status", status=self.state.value, attempt=self.number)
         if self.state in ASKING and self.question is not None:
             event.content = self.question["prompt"]
             event.data = {"input_id": self.question["input_id"]}

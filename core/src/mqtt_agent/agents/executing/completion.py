@@ -59,7 +59,6 @@ class Completion:
         if attempt.over:
             return
         try:
-            await attempt.reserve()
             changed = await self._store_ending(record, attempt, elapsed, ending)
         except TaskCanceled:
             return
@@ -70,7 +69,6 @@ class Completion:
         else:
             if changed is not None:
                 attempt.state = changed.state
-                await attempt.send_status()
                 self._background.start(self._replies.send(changed))
         attempt.over = True
 
@@ -84,7 +82,8 @@ class Completion:
             ending,
             artifacts=attempt.artifacts,
             elapsed_ms=round(elapsed * 1000, 3),
-            seq=attempt.seq + 1 if attempt.listening else None,
+            seq=attempt.end_seq,
+            attempt=attempt.number if attempt.begun else None,
         )
         topics = self._replies.topics(record.task_id, record.peer, record.reply_to)
         limit = record.task.get("max_result")

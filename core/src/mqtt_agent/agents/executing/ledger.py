@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
-from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ASKING, Task, TaskEvent, TaskFault, TaskState, encode
 
@@ -406,8 +404,6 @@ class ReceivedTasks:
                 await self._pool.wake(key)
             return False
         run.attempt.state = TaskState.CANCELED
-        with contextlib.suppress(TaskCanceled):  # a canceled task gets no further event numbers
-            await run.attempt.send_status()
         await self._executor.end([run])
         return True
 

@@ -103,7 +103,7 @@ class Handlers:
             return ending
         timer = None if left is None else asyncio.get_running_loop().call_later(left, run.expire)
         try:
-            await run.attempt.send_status()
+            await run.attempt.begin()
             value = await self._call(handler, run)
             return ending_of_result(value, f"task {run.record.task_id} at {self._scope.agent_id}")
         except asyncio.CancelledError:
@@ -127,6 +127,7 @@ class Handlers:
             self._log_failure(run, error, handler)
             return ending_of_exception(error)
         finally:
+            run.attempt.hold()
             if timer is not None:
                 timer.cancel()
 

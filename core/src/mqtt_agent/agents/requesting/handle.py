@@ -100,6 +100,7 @@ class TaskHandle:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._events: Feed[TaskEvent] = Feed()
         self._seq = 0
+        self._told_begun = False
         self._end_timer: asyncio.TimerHandle | None = None
         self._over = False  # whether no event can arrive any more; the task may have ended earlier
         self._on_end: list[Callable[[], None]] = []
@@ -334,6 +335,8 @@ class TaskHandle:
         if self._outcome.done():
             return
         self.state = read_result_state(result)
+        self._told_begun = self.attempt is not None
+        self.attempt = result.attempt or self.attempt
         self._outcome.set_result(result)
         self._wake()
         self._ended_at = self._ended_at or time.time()
@@ -368,10 +371,15 @@ class TaskHandle:
 
     def _end_if_complete(self) -> bool:
         result = self.response
-        if result is None or (result.seq or 0) > self._seq:
+        if result is None or (result.seq is not None and self._seq < result.seq - 1):
             return False
         self._end()
         return True
+
+    def _make_status(self, state: TaskState, seq: int, result: TaskResult) -> None:
+        """Make an event that the executor has not sent, because the result says the same."""
+        about: dict[str, Any] = {"status": state.value, "attempt": result.attempt, "timestamp": result.timestamp}
+        self._events.put(TaskEvent(task_id=self.task_id, seq=seq, type="status", **about))
 
     def _end(self) -> None:
         if self._over:
@@ -380,9 +388,9 @@ class TaskHandle:
             self._end_timer.cancel()
         result = self.response
         if result is not None and (result.seq is None or self._seq < result.seq):
-            self._events.put(
-                TaskEvent(task_id=self.task_id, type="status", status=self.state.value, timestamp=result.timestamp)
-            )
+            if result.attempt is not None and not self._seq and not self._told_begun:  # the task was short
+                self._make_status(TaskState.WORKING, 0, result)
+            self._make_status(self.state, result.seq or 0, result)
         self._events.close()
         self._over = True
         callbacks, self._on_end = self._on_end, []
