@@ -45,7 +45,7 @@ async def give(embedded: Broker, namespace: str, monkeypatch: pytest.MonkeyPatch
 async def answered_with(handle: TaskHandle, answers: dict[str, str]) -> None:
     """Answer the questions of a task until its end."""
     async for event in handle.events():
-        if handle.question is not None:
+        if event.status == "input-required":
             await handle.send(answers[str(event.content)])
 
 
