@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import jsonschema_rs
 import typing_extensions
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
+from typing_extensions import get_type_hints
 
 from mqtt_agent.aio.handlers import is_async
 from mqtt_agent.errors import ToolError
