@@ -64,8 +64,8 @@ with EmbeddedBroker() as broker:
     server.add_tool("double", lambda number: 2 * number, input_schema={
         "type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]})
     with server:
-        words = [sys.executable, "-m", "mqtt_agent.cli", "call", "double", "number=21", "--wait", "--broker", broker.url]
-        told = subprocess.run(words, capture_output=True, text=True)
+        words = ["call", "double", "number=21", "--wait", "--broker", broker.url]
+        told = subprocess.run([sys.executable, "-m", "mqtt_agent.cli", *words], capture_output=True, text=True)
         assert told.stdout == "42\\n", told
 """
 LANGCHAIN = """

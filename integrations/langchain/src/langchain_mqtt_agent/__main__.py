@@ -16,6 +16,8 @@ from mqtt_agent.errors import MQTTAgentError
 
 from langchain_mqtt_agent.serving import graph_agent, tool_server
 
+_ABOUT = ("description", "capabilities", "store", "max_attempts")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: serve a graph or tools until SIGINT or SIGTERM."""
@@ -59,7 +61,7 @@ async def _serve(options: argparse.Namespace) -> None:
             await tool_server(list(target), options.server, replica=options.replica, **where).serve_until_signal()
             return
         checkpointer = await stack.enter_async_context(_sqlite(options.checkpoints)) if options.checkpoints else None
-        about: dict[str, Any] = {name: getattr(options, name) for name in ("description", "capabilities", "store")}
+        about: dict[str, Any] = {name: getattr(options, name) for name in _ABOUT}
         await graph_agent(target, options.agent_id, checkpointer=checkpointer, **about, **where).serve_until_signal()
 
 

@@ -98,7 +98,12 @@ async def mcp(
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
     server: Annotated[
-        list[str] | None, typer.Option("--server", metavar="NAME", help="Show only the tools of this tool server.")
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="NAME",
+            help="Show only the tools of this tool server: its name, or the id of one replica, NAME:REPLICA.",
+        ),
     ] = None,
     agents: Annotated[
         bool, typer.Option("--agents", help="Show the agents too. Their tasks are kept under the name of --as.")
