@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
@@ -34,12 +34,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return super().wait(told, *timeout, **options)
 
 
-def _told(steps: Any, on_heard: Callable[[], None]) -> Any:
+def _told(steps: Any, on_heard: Callable[[], None]) -> Generator[Any, Any, Any]:
     """A generator of psycopg, which is resumed with 0 when it has waited in vain, and else when the socket is ready."""
-    ready = None
+    ready: Any = None
     while True:
         try:
-            wanted = next(steps) if ready is None else steps.send(ready)
+            wanted: Any = next(steps) if ready is None else steps.send(ready)
         except StopIteration as ended:
             return ended.value
         ready = yield wanted

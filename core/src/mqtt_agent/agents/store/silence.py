@@ -60,7 +60,10 @@ class Silence:
                 self._use = None
 
     def heard(self) -> None:
-        """Note that the database has answered, or has taken what was sent. The thread that uses the connection calls it."""
+        """Note that the database has answered, or has taken what was sent.
+
+        The thread that uses the connection calls this.
+        """
         use = self._use
         if use is not None:
             self._use = time.monotonic() + self._patience, use[1]
@@ -77,7 +80,7 @@ class Silence:
         return self._use is not None
 
     def look(self) -> None:
-        """Break the connection off, if the database is silent for too long. Its user then finds that the connection is lost."""
+        """Break the connection off, if the database is silent for too long. Its user then finds that it is lost."""
         use = self._use
         if use is None or time.monotonic() < use[0]:
             return

@@ -243,9 +243,9 @@ class Recovery:
             turn += 1
             if turn & (turn - 1) == 0:  # the first turn, and then less and less often
                 logger.warning(
-                    "%s: call %s of an earlier process is not sent, because server %s does not say whether it has "
-                    "this call. The client asks again every %.0f s, until the server answers or goes offline, or the "
-                    "timeout of the call is over",
+                    "%s: call %s of an earlier process is not sent, because not each of the servers that may have it "
+                    "answers (%s). The client asks them again every %.0f s, until they answer or go offline, or until "
+                    "the timeout of the call is over",
                     pending.handle.tool,
                     pending.handle.call_id,
                     ", ".join(sorted(silent)),
