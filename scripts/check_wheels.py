@@ -54,6 +54,20 @@ with EmbeddedBroker() as broker:
         with Agent("planner", broker=broker.url, store=MemoryStore()) as planner:
             assert planner.request("writer", "hello", wait_online=True, timeout=20) == "HELLO"
 """
+CLI = """
+import subprocess, sys
+from mqtt_agent import EmbeddedBroker
+from mqtt_agent.sync import ToolServer
+
+with EmbeddedBroker() as broker:
+    server = ToolServer("weather", broker=broker.url)
+    server.add_tool("double", lambda number: 2 * number, input_schema={
+        "type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]})
+    with server:
+        words = ["call", "double", "number=21", "--wait", "--broker", broker.url]
+        told = subprocess.run([sys.executable, "-m", "mqtt_agent.cli", *words], capture_output=True, text=True)
+        assert told.stdout == "42\\n", told
+"""
 LANGCHAIN = """
 from langchain_mqtt_agent import MQTTToolkit
 from mqtt_agent import EmbeddedBroker
@@ -161,6 +175,7 @@ with EmbeddedBroker() as broker:
 CHECKS = [
     (["mqtt_agent"], CORE_ALONE),
     (["mqtt_agent[broker]"], CORE),
+    (["mqtt_agent[cli,broker]"], CLI),
     (["langchain_mqtt_agent", "mqtt_agent[broker]"], LANGCHAIN),
     (["autogen_mqtt_agent", "mqtt_agent[broker]"], AUTOGEN),
     (["crewai_mqtt_agent", "mqtt_agent[broker]"], CREWAI),

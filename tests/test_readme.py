@@ -188,7 +188,7 @@ async def test_an_mcp_server_is_offered_and_an_mcp_client_sees_all_tools(termina
 
     _, bridge, call = commands("MCP")
     bridge = [sys.executable if word == "python" else word for word in bridge]
-    terminal.start(*bridge[1:]).says("clock serves 1 tools")
+    terminal.start(*bridge[1:]).says("clock serves 1 tool;")
     assert re.match(r'\{\s+"result": "20', terminal.run(*call[1:]).out)
     [entry] = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])["mcpServers"].values()
     assert entry["command"] == "mqtt-agent"

@@ -388,3 +388,42 @@ def test_malformed_json(run: Run, verb: str, words: tuple[str, ...]) -> None:
 def test_the_card_of_a_remote_agent_that_is_no_json(run: Run, remote: str) -> None:
     said = run("a2a join", (f"{remote}/nonsense", "--agent-id", "a"), 2).err
     assert "/nonsense has no readable A2A card" in said
+
+
+def test_a_text_that_was_given_as_json(run: Run) -> None:
+    assert "for a text, write city=Oslo" in run("call", ("forecast", "city:=Oslo"), 2).err
+
+
+def test_a_word_without_a_name_lists_what_the_tool_takes(run: Run) -> None:
+    assert "'Oslo' is no argument: write name=value" in run("call", ("forecast", "Oslo"), 2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("tooling:forcast",), "module tooling has no forcast; did you mean 'forecast'?"),
+        (("empty",), "module empty has no ToolServer, no Agent and no function to serve"),
+        (("package/part.py",), "name its module, as in package.part, in the folder that contains the package"),
+    ],
+)
+def test_a_module_that_cannot_be_served(run: Run, place: Terminal, words: tuple[str, ...], says: str) -> None:
+    place.write("tooling.py", "def forecast(city: str) -> str:\n    return city\n")
+    place.write("empty.py", "number = 3\n")
+    (place.home / "package").mkdir(exist_ok=True)
+    place.write("package/part.py", "from .other import nothing\n")
+    said = run("serve", words, 2).err
+    assert says in said
+    assert "UsageError" not in said
+
+
+def test_a_verb_of_a_distribution_that_is_not_installed_is_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    from mqtt_agent.cli import app
+    from typer.testing import CliRunner
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [])
+    for verb, distribution in (("mcp", "mcp-mqtt-agent"), ("bridge", "mcp-mqtt-agent"), ("a2a", "a2a-mqtt-agent")):
+        told = CliRunner().invoke(app.make_app(), [verb, "--http", "80"])
+        assert told.exit_code == 2
+        assert f"pip install {distribution}" in " ".join(told.output.replace("│", " ").split())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from databases import shared_postgres
+from mqtt_agent.cli.console import pools as looking
+from mqtt_agent.cli.console.pools import Pools
+from mqtt_agent.cli.console.work import Work
+from support import soon, until
 
 from .terminal import Terminal, address
 
@@ -77,3 +82,35 @@ def test_the_members_of_a_pool_are_shown_and_who_has_which_task(terminal: Termin
     page.locator("#pools .group", has_text="1 of 1 online").wait_for()
     members[1].kill()
     page.locator("#pools tr", has_text="lease ended").wait_for()
+
+
+async def test_the_store_is_read_only_while_a_page_is_open_and_no_error_ends_the_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[str] = []
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def found(*_: object) -> dict[str, Any]:
+        looks.append("look")
+        if len(looks) == 1:
+            raise RuntimeError("no such column")
+        return {}
+
+    monkeypatch.setattr(looking, "pools", found)
+    monkeypatch.setattr(looking, "_EVERY", 0.0)
+    store: Any = None
+    pools = Pools(store, "a2a/v1", Work(False, None, str))
+    running = asyncio.create_task(pools.run(lambda: seen.put_nowait(pools.fault)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert looks == []
+    pools.watched.set()
+    assert await soon(seen.get()) == "RuntimeError: no such column"
+    assert await soon(seen.get()) == ""
+    pools.watched.clear()
+    await until(lambda: seen.empty() or seen.get_nowait() == "")
+    before = len(looks)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(looks) <= before + 1  # the look that had begun
+    running.cancel()

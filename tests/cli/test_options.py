@@ -46,4 +46,5 @@ def test_the_options_are_named_as_an_agents_arguments() -> None:
         "description": "",
         "capabilities": ["prose", "verse"],
         "store": None,
+        "max_attempts": None,
     }

@@ -106,7 +106,7 @@ async def test_a_result_that_does_not_fit_its_output_schema_is_an_error_and_a_wr
     await stranger.call("counts", "2", arguments={"n": "two"})
     error = (await stranger.answer("2"))["error"]
     assert (error["type"], error["code"]) == ("tool_error", "RESULT_DOES_NOT_FIT")
-    assert '/n: "two" is not of type "integer"' in error["message"]
+    assert "the result's 'n' must be a whole number, not the text \"two\"" in error["message"]
     await stranger.call("unchecked", "3", arguments={"a": 1})
     assert (await stranger.answer("3"))["result"] == {"a": 1}
 

@@ -210,10 +210,11 @@ async def test_wrong_arguments_name_the_path(make_server: MakeServer, make_clien
 
     await soon(server.start())
     client = await make_client()
-    with pytest.raises(InvalidArguments, match='forecast: /days: "x" is not of type "integer"') as caught:
+    what = 'must be a whole number, not the text "x"'
+    with pytest.raises(InvalidArguments, match=f"forecast: argument 'days' {what}") as caught:
         await soon(client.call("forecast", {"city": "Oslo", "days": "x"}))
-    assert caught.value.data == [{"path": "/days", "message": '"x" is not of type "integer"'}]
-    with pytest.raises(InvalidArguments, match='"city" is a required property'):
+    assert caught.value.data == [{"path": "/days", "message": what}]
+    with pytest.raises(InvalidArguments, match="argument 'city' is missing"):
         await soon(client.call("forecast"))
 
 

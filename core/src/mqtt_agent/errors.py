@@ -396,7 +396,7 @@ class ToolFailed(CallError):
     """The tool ran and failed.
 
     ``client.call()`` and ``handle.result()`` raise it after the tool's handler has raised an exception. The log of the
-    tool server has the traceback.
+    tool server names the line that failed.
 
     Attributes:
         code: The code that the tool chose with :class:`ToolError`, or the class name of the handler's exception.
@@ -548,7 +548,7 @@ class TaskFailed(TaskError):
     """The agent tried to do the task and failed.
 
     ``agent.request()`` and ``handle.result()`` raise it after the task handler has raised an exception. The log of the
-    executing agent has the traceback. Raise it in a task handler to choose ``code`` and ``data``.
+    executing agent names the line that failed. Raise it in a task handler to choose ``code`` and ``data``.
 
     Attributes:
         type: The class name of the handler's exception.

@@ -589,6 +589,40 @@ class TestOpening:
                 os.kill(process, signal.SIGCONT)
         assert not [each for each in threading.enumerate() if each.name == "mqtt-agent-store"]
 
+    async def test_a_database_that_is_silent_while_the_store_looks_for_its_tables_is_given_up(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(connection: psycopg.Connection[Any], *_: object) -> bool:
+            connection.execute("SELECT pg_sleep(60)")
+            return True
+
+        engine = postgres_engine.PostgresEngine(url, "mqtt_agent", 0, silent_for=0.2)
+        monkeypatch.setattr(postgres_engine, "is_present", never)
+        with pytest.raises(StoreError):
+            await soon(asyncio.to_thread(engine.execute, postgres_engine.Statement(b"SELECT 1")))
+
+    @pytest.mark.long
+    async def test_a_long_transaction_whose_database_goes_on_is_not_given_up(self, url: str) -> None:
+        engine = postgres_engine.PostgresEngine(url, "mqtt_agent", 5, silent_for=2)
+        steps = [postgres_engine.Statement(b"SELECT pg_sleep(0.125), %s::int", (number,)) for number in range(32)]
+        assert len(await soon(asyncio.to_thread(engine.execute, *steps), 60)) == 32
+        engine.close()
+
+    async def test_each_sign_of_life_of_the_database_is_noted(self) -> None:
+        heard: list[int] = []
+
+        def steps() -> Any:
+            got = [(yield 1), (yield 2), (yield 3)]
+            assert got == [7, 0, 7]
+            return "result"
+
+        told = postgres_engine._told(steps(), lambda: heard.append(1))  # pyright: ignore[reportPrivateUsage]
+        assert next(told) == 1
+        assert [told.send(7), told.send(0)] == [2, 3]
+        with pytest.raises(StopIteration, match="result"):
+            told.send(7)
+        assert len(heard) == 2
+
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
     async def test_a_forked_child_opens_the_store_anew_and_the_parent_goes_on(self, url: str) -> None:
         program = """

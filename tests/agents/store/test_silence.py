@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -82,3 +83,38 @@ def test_a_connection_is_used_also_when_no_thread_can_start(
             assert connected.server.recv(1) == b"1"
     with watch.ended(connected):  # the next use is watched again
         assert connected.ours.recv(1) == b""
+
+
+def test_a_database_that_goes_on_is_not_silent(connected: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr(silence, "_watch", lambda _: None)
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    watch = Silence(10)
+    connected.ours.setblocking(False)
+    with watch.ended(connected):
+        for clock["now"] in (9.0, 18.0, 27.0):
+            watch.look()
+            watch.heard()
+        with pytest.raises(BlockingIOError):
+            connected.ours.recv(1)
+        clock["now"] = 38.0
+        watch.look()
+        assert connected.ours.recv(1) == b""
+    watch.heard()  # after the use
+    assert not watch.used
+
+
+def test_one_use_may_have_a_limit_of_its_own(connected: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr(silence, "_watch", lambda _: None)
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    watch = Silence(10)
+    connected.ours.setblocking(False)
+    with watch.ended(connected, 100):
+        clock["now"] = 50.0
+        watch.look()
+        watch.heard()
+        clock["now"] = 149.0
+        watch.look()
+        with pytest.raises(BlockingIOError):
+            connected.ours.recv(1)

@@ -222,3 +222,9 @@ def test_an_agent_without_tools_is_told_once(
             assert getattr(toolkit, mode)() == []
     [told] = [record.getMessage() for record in caplog.records if "has no tools" in record.getMessage()]
     assert (broker.url in told, repr(namespace) in told, "secret" in told) == (True, True, False)
+
+
+def test_a_toolkit_takes_its_arguments_by_name() -> None:
+    make: Any = MQTTToolkit
+    with pytest.raises(TypeError, match=r"by name, as in MQTTToolkit\(broker='mqtt://localhost:1883'\)"):
+        make("mqtt://localhost:1883")

@@ -13,7 +13,7 @@ from .conftest import OddServer
 def test_a_server_is_bridged_called_and_ended_with_ctrl_c(terminal: Terminal, odd: OddServer) -> None:
     odd.offer("echo")
     bridge = terminal.start("bridge", "--name", "odd", "--", *odd.command)
-    bridge.says("odd serves 1 tools")
+    bridge.says("odd serves 1 tool;")
     assert terminal.run("call", "odd.echo", "a=1").out == '{"a": 1}\n'
     assert bridge.interrupt() == 130
 

@@ -117,8 +117,8 @@ async def test_positional_only_parameters_are_passed_by_position() -> None:
 @pytest.mark.parametrize(
     ("arguments", "path"),
     [
-        ({}, "/"),
-        ({"place": {}, "days": 1}, "/place"),
+        ({}, "/place"),
+        ({"place": {}, "days": 1}, "/place/city"),
         ({"place": {"city": 5}, "days": 1}, "/place/city"),
         ({"place": {"city": "x"}, "days": "3"}, "/days"),
         ({"place": {"city": "x"}, "days": 0}, "/days"),
@@ -131,7 +131,7 @@ async def test_what_does_not_fit_is_refused_with_its_path(arguments: dict[str, A
     with pytest.raises(InvalidArguments) as caught:
         await call(ToolFunction("tool", tool), arguments)
     assert path in [fault["path"] for fault in caught.value.data]
-    assert f"{path}: " in str(caught.value)
+    assert f"argument '{path[1:].replace('/', '.')}' " in str(caught.value)
 
 
 async def test_a_schema_of_ones_own_gives_keywords_or_the_whole() -> None:
@@ -149,7 +149,7 @@ async def test_a_schema_of_ones_own_gives_keywords_or_the_whole() -> None:
     assert await call(ToolFunction("t", by_keyword, schema), {"a": 1}) == 2
     assert await call(ToolFunction("t", any_keyword, schema), {"a": 1, "b": 5}) == 6
     assert await call(ToolFunction("t", whole, schema), {"a": 1, "b": 5}) == 2
-    with pytest.raises(InvalidArguments, match='/a: "x" is not of type "integer"'):
+    with pytest.raises(InvalidArguments, match="argument 'a' must be a whole number, not the text \"x\""):
         await call(ToolFunction("t", whole, schema), {"a": "x"})
 
 
@@ -207,12 +207,12 @@ async def test_a_parameter_that_the_schema_does_not_show_cannot_be_set_by_a_call
 
     for handler in (plain, catch_all):
         function = ToolFunction("forecast", handler, schema)
-        with pytest.raises(InvalidArguments, match="/user: the tool has no argument of this name") as refused:
+        with pytest.raises(InvalidArguments, match="argument 'user' does not exist") as refused:
             await call(function, {"city": "Oslo", "user": "admin"})
-        assert refused.value.data == [{"path": "/user", "message": "the tool has no argument of this name"}]
-    with pytest.raises(InvalidArguments, match="/ctx"):
+        assert refused.value.data == [{"path": "/user", "message": "does not exist"}]
+    with pytest.raises(InvalidArguments, match="'ctx' does not exist"):
         await call(function, {"city": "Oslo", "ctx": "mine"})
-    with pytest.raises(InvalidArguments, match="/days"):
+    with pytest.raises(InvalidArguments, match="'days' does not exist"):
         await call(ToolFunction("forecast", plain, schema), {"days": 3})
     assert await call(function, {"city": "Oslo", "others": 1}) == "Oslo guest {'others': 1} SyncToolContext"
 
@@ -272,10 +272,10 @@ class Dog(BaseModel):
 @pytest.mark.parametrize(
     ("pet", "path", "what"),
     [
-        ({"kind": "dog"}, "/pet", '"name" is a required property'),
-        ({"kind": "cat", "lives": "x"}, "/pet/lives", '"x" is not of type "integer"'),
-        ({"kind": "cow"}, "/pet/kind", '"dog" was expected'),
-        (3, "/pet", '3 is not of type "object"'),
+        ({"kind": "dog"}, "/pet/name", "is missing"),
+        ({"kind": "cat", "lives": "x"}, "/pet/lives", 'must be a whole number, not the text "x"'),
+        ({"kind": "cow"}, "/pet/kind", 'must be one of "cat", "dog", not the text "cow"'),
+        (3, "/pet", "must be an object, not 3"),
     ],
 )
 async def test_of_several_alternatives_the_error_tells_what_is_wrong_with_the_closest_one(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast, get_args
+
+from typing_extensions import get_type_hints
 
 __all__ = ["descends", "kinds_of"]
 

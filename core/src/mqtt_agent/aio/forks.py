@@ -8,6 +8,7 @@ registers a function here.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import logging
@@ -40,7 +41,8 @@ def in_child(hook: H) -> H:
         The function itself, so that this can be a decorator.
     """
     number = next(_numbers)
-    _hooks[number] = _weakly(hook, lambda: _hooks.pop(number, None)) or (lambda: hook)
+    hooks = _hooks  # at the end of the interpreter, the names of a module may go before its objects
+    hooks[number] = _weakly(hook, lambda: hooks.pop(number, None)) or (lambda: hook)
     return hook
 
 
@@ -52,7 +54,16 @@ def around_fork(before: Hook, after: Hook) -> None:
 
 def _weakly(hook: Hook, on_end: Callable[[], object]) -> Callable[[], Hook | None] | None:
     """A weak reference to a method; None for a function."""
-    return weakref.WeakMethod(hook, lambda _: on_end()) if inspect.ismethod(hook) else None
+    if not inspect.ismethod(hook):
+        return None
+    # A WeakMethod prints an error when it goes before its object, as it may at the end of the interpreter.
+    function, owner = hook.__func__, weakref.ref(hook.__self__, lambda _: on_end())
+
+    def get() -> Hook | None:
+        there = owner()
+        return None if there is None else functools.partial(function, there)
+
+    return get
 
 
 def _tell_child() -> None:

@@ -35,12 +35,16 @@ async def within(waiting: Awaitable[T], seconds: float | None) -> T:
         if not done:
             future.cancel()
             await asyncio.wait([future])
-            if future.cancelled():
-                raise asyncio.TimeoutError
     except asyncio.CancelledError:
         future.cancel()
         raise
-    return future.result()
+    try:
+        return future.result()
+    except asyncio.CancelledError:
+        if done:
+            raise
+        # A future of asyncio.gather() that was canceled is not cancelled(): it has this error.
+        raise asyncio.TimeoutError from None
 
 
 def release(waiting: asyncio.Future[T], value: T) -> None:

@@ -39,8 +39,18 @@ __all__ = ["make_app", "run"]
 _GROUP = "mqtt_agent.commands"
 
 
+_ELSEWHERE = {"bridge": "mcp-mqtt-agent", "mcp": "mcp-mqtt-agent", "a2a": "a2a-mqtt-agent"}
+"""The verbs of other distributions, by name."""
+
+
 class _Root(TyperGroup):
     """All verbs. With ``--json``, a command line that cannot be understood is told as JSON too."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        distribution = _ELSEWHERE.get(args[0]) if args else None
+        if distribution is not None and args[0] not in self.commands:
+            ctx.fail(f"the verb {args[0]!r} comes with {distribution}: pip install {distribution} (docs/install.md)")
+        return super().resolve_command(ctx, args)
 
     def main(self, args: Any = None, *more: Any, standalone_mode: bool = True, **options: Any) -> Any:
         words: list[str] = sys.argv[1:] if args is None else list(args)

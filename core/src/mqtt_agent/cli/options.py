@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mqtt_agent.display.suggestions import did_you_mean
+
 __all__ = ["add_agent_options", "add_broker_options", "load", "serve_target"]
 
 
@@ -52,6 +54,12 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
         help="where the agent's tasks are kept: an SQLite file, or postgresql://USER@HOST/DATABASE (default: a file in "
         "the user's state directory)",
     )
+    parser.add_argument(
+        "--max-attempts",
+        type=int,
+        metavar="NUMBER",
+        help="how often the work on a task may begin, when the process is killed during it (default: no limit)",
+    )
 
 
 def load(target: str) -> Any:
@@ -75,7 +83,8 @@ def load(target: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ValueError(f"module {module} has no {name}")
+            names = [each for each in dir(found) if not each.startswith("_")]
+            raise ValueError(f"module {module} has no {name}{did_you_mean(part, names)}")
         found = getattr(found, part)
     return found
 

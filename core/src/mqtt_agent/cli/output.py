@@ -32,6 +32,7 @@ from mqtt_agent.errors import (
     TaskNotFound,
     TaskRejected,
     ToolFailed,
+    ToolNameTaken,
     ToolUnavailable,
 )
 
@@ -48,10 +49,11 @@ _NEXT: dict[type[BaseException], str] = {
     SessionTakenOver: "choose another name with --as NAME",
     InvalidArguments: "see what the tool takes with 'mqtt-agent tools NAME'",
     ToolUnavailable: "see which tools are online with 'mqtt-agent tools', or wait for a server with --wait",
-    ToolFailed: "--json shows the code and the data of the error; the tool server's log has the traceback",
+    ToolNameTaken: "stop the other server, or give the function another name",
+    ToolFailed: "--json shows the code and the data of the error; the tool server's log names the line that failed",
     CallTimeout: "the call may still run: the same command with --call-id attaches to it, and --timeout waits longer",
     PeerUnavailable: "see which agents there are with 'mqtt-agent agents --all', or let the task wait with --wait",
-    TaskFailed: "--json shows the code and the data of the error; the log of the executing agent has the traceback",
+    TaskFailed: "--json shows the code and the data of the error; the log of its agent names the line that failed",
     TaskRejected: "give the task to another agent: 'mqtt-agent agents' lists them",
     TaskCanceled: "give the task again with 'mqtt-agent delegate' if its result is still wanted",
     TaskNotFound: "list the tasks of this command line with 'mqtt-agent tasks', or name the agent with --peer",
@@ -61,7 +63,7 @@ _NEXT: dict[type[BaseException], str] = {
 
 _FOR_PROGRAMS = re.compile(
     r"(: check the id with peers\(\), or pass wait_online=True|: use delegate\(\), or pass wait_online=True"
-    r"|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
+    r"|\. Give the tools of server .*$|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
 )
 """What a message tells a programmer to do next. A person at a command line is told what the command line can do."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -91,12 +91,27 @@ def _found(target: str) -> tuple[str, Any]:
     importing = only_imported.set(True)  # a program that ends with server.run() can be served too
     try:
         return module, load(f"{path}:{name}") if name else _only_endpoint(importlib.import_module(path))
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # of the user's module
-        raise UsageError(f"{path} cannot be imported: {_explained(error)}; --debug shows the traceback") from error
+        more = _package_hint(target, error)
+        raise UsageError(
+            f"{path} cannot be imported: {_explained(error)}; --debug shows the traceback{more}"
+        ) from error
     finally:
         only_imported.reset(importing)
+
+
+def _package_hint(target: str, error: Exception) -> str:
+    """What to write when a file is part of a package, and so cannot be imported alone."""
+    file, _, name = target.partition(":")
+    if not file.endswith(".py") or "relative import" not in str(error):
+        return ""
+    steps = [*Path(file).parent.parts[-1:], Path(file).stem]
+    better = ".".join(steps) + (f":{name}" if name else "")
+    return f". The file is part of a package: name its module, as in {better}, in the folder that contains the package"
 
 
 def _explained(error: Exception) -> str:

@@ -45,8 +45,13 @@ def arguments_from(words: Sequence[str], given: str | None, schema: Mapping[str,
     return arguments
 
 
-def json_from(text: str, what: str) -> Any:
+def json_from(text: str, what: str, more: str = "") -> Any:
     """Read JSON that the user wrote, ``-`` for the standard input, or ``@file`` for a file.
+
+    Args:
+        text: What the user wrote.
+        what: What the JSON is for.
+        more: What to add when it is no JSON.
 
     Raises:
         UsageError: The text is no JSON, or the file cannot be read.
@@ -57,15 +62,17 @@ def json_from(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{what} is no JSON: {error}") from error
+        raise UsageError(f"{what} is no JSON: {error}{more}") from error
 
 
 def _one(word: str, schema: Mapping[str, Any]) -> tuple[str, Any]:
     name, equals, text = word.partition("=")
     if not equals or name in ("", ":"):
-        raise UsageError(f"{word!r} is no argument: write name=value, or name:=json for any JSON value")
+        names = list(cast("dict[str, Any]", schema.get("properties") or {}))
+        takes = f"; the tool takes {', '.join(names):.300}" if names else ""
+        raise UsageError(f"{word!r} is no argument: write name=value, or name:=json for any JSON value{takes}")
     if name.endswith(":"):
-        return name[:-1], json_from(text, name[:-1])
+        return name[:-1], json_from(text, name[:-1], f"; for a text, write {name[:-1]}={text:.40}")
     if text.startswith("@"):
         text = _text_of(text[1:], name, f"; write {name}:='\"...\"' for a text")
     return name, _converted(text, _types(_property(schema, name)))

@@ -11,10 +11,11 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typing_extensions import get_type_hints
 
 from mqtt_agent.agents import Agent
 from mqtt_agent.cli.output import INTERRUPTED, Output

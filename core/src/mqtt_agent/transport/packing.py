@@ -117,7 +117,8 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
     packed = _length(len(packed)) + packed
     size = len(name) + 2 * qos + len(packed) + len(payload)
     if size > _MAX_LENGTH:
-        raise WireError(f"{size:,} bytes for {topic!r:.80} are more than an MQTT packet can hold ({_MAX_LENGTH:,})")
+        what = f"{size:,} bytes for {topic!r:.80} are more than an MQTT packet can hold ({_MAX_LENGTH:,})"
+        raise WireError(f"{what}: send less, for example the address of the data")
     head = _FIRST_BYTES[qos << 1 | retain] + _length(size) + name
     return PackedPublish(head, packed, payload, qos, retain, len(head) - len(name) + size)
 

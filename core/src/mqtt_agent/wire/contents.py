@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mqtt_agent.errors import WireError
 from mqtt_agent.wire.identifiers import is_identifier
-from mqtt_agent.wire.messages import Message, decode, encode
+from mqtt_agent.wire.messages import Message, decode, encode, too_large
 
 __all__ = [
     "CHUNK_CONTENT_TYPE",
@@ -108,7 +108,7 @@ def decode_chunk(payload: bytes, max_bytes: int) -> ContentChunk | None:
     if header is None:
         return None
     if len(payload) > max_bytes:
-        raise WireError(f"ContentChunk: {len(payload)} bytes are more than the limit of {max_bytes}")
+        raise WireError(too_large("ContentChunk", len(payload), max_bytes))
     chunk = decode(ContentChunk, header, _MAX_HEADER)
     chunk.data = payload[len(header) + 2 :]
     return chunk

@@ -101,6 +101,20 @@ def _may_be_too_deep(payload: bytes) -> bool:
     return True
 
 
+def too_large(what: str, size: int, most: int) -> str:
+    """Why a payload is not read, and what to do.
+
+    Args:
+        what: The kind of the message.
+        size: Its size in bytes.
+        most: The largest size.
+    """
+    return (
+        f"{what}: {size:,} bytes are more than the receiver reads (max_payload is {most:,}): send less, for example "
+        "the address of the data, or raise max_payload of the receiver"
+    )
+
+
 def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_MAX_PAYLOAD) -> M:
     """Read one message.
 
@@ -114,7 +128,7 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
             field that the message must have. No other exception leaves this function.
     """
     if len(payload) > max_bytes:
-        raise WireError(f"{model.__name__}: {len(payload)} bytes are more than the limit of {max_bytes}")
+        raise WireError(too_large(model.__name__, len(payload), max_bytes))
     try:
         if b"NaN" in payload or b"Infinity" in payload:
             # model_validate_json accepts NaN and Infinity as numbers. from_json refuses them, except inside of strings.

@@ -62,9 +62,11 @@ def add_a2a(app: typer.Typer) -> None:
 async def serve(
     session: Session,
     peer: Annotated[list[str] | None, typer.Argument(help="The agents to show. Default: all of them.")] = None,
-    port: Annotated[int, typer.Option(help="The port for HTTP.")] = 8080,
+    port: Annotated[int, typer.Option(help="The port for HTTP.", min=0, max=65535)] = 8080,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    grpc: Annotated[int | None, typer.Option("--grpc", metavar="PORT", help="The port for gRPC.")] = None,
+    grpc: Annotated[
+        int | None, typer.Option("--grpc", metavar="PORT", help="The port for gRPC.", min=0, max=65535)
+    ] = None,
     url: _URL = None,
     bearer_file: _BearerFile = None,
     callers: _Callers = None,

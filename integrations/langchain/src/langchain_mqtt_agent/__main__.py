@@ -9,12 +9,14 @@ import inspect
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from mqtt_agent.cli.options import add_agent_options, add_broker_options, load
 from mqtt_agent.errors import MQTTAgentError
 
 from langchain_mqtt_agent.serving import graph_agent, tool_server
+
+_ABOUT = ("description", "capabilities", "store", "max_attempts")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,10 +58,14 @@ async def _serve(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         target = await _made(load(options.target))
         if options.command == "serve-tools":
-            await tool_server(list(target), options.server, replica=options.replica, **where).serve_until_signal()
+            if not isinstance(target, (list, tuple)):
+                raise TypeError(f"a list of tools is needed, not {type(target).__name__}")
+            await tool_server(
+                list(cast("list[Any]", target)), options.server, replica=options.replica, **where
+            ).serve_until_signal()
             return
         checkpointer = await stack.enter_async_context(_sqlite(options.checkpoints)) if options.checkpoints else None
-        about: dict[str, Any] = {name: getattr(options, name) for name in ("description", "capabilities", "store")}
+        about: dict[str, Any] = {name: getattr(options, name) for name in _ABOUT}
         await graph_agent(target, options.agent_id, checkpointer=checkpointer, **about, **where).serve_until_signal()
 
 

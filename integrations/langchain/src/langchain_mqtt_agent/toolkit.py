@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.documents.base import Blob
 from langchain_core.messages import AIMessage, HumanMessage
@@ -140,6 +140,15 @@ class MQTTToolkit(Toolkit[BaseTool], BaseToolkit):
     _kept: dict[str, tuple[Any, BaseTool]] = PrivateAttr(default_factory=dict)
     _empty_hands: EmptyHands = PrivateAttr(default_factory=EmptyHands)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    if not TYPE_CHECKING:  # type checkers know the fields, and refuse arguments without a name
+
+        def __init__(self, *unnamed: object, **settings: Any) -> None:
+            if unnamed:
+                raise TypeError(
+                    "MQTTToolkit takes its arguments by name, as in MQTTToolkit(broker='mqtt://localhost:1883')"
+                )
+            super().__init__(**settings)
 
     def model_post_init(self, context: Any, /) -> None:
         """Check the settings that pydantic cannot check."""

@@ -71,7 +71,12 @@ async def bridge(
         **session.settings.place.as_arguments(),
     )
     try:
-        await made.run(lambda: session.out.note(f"{name} serves {len(made.server.tools)} tools; Ctrl-C stops it"))
+
+        def tell() -> None:
+            count = len(made.server.tools)
+            session.out.note(f"{name} serves {count} tool{'' if count == 1 else 's'}; Ctrl-C stops it")
+
+        await made.run(tell)
     except MQTTAgentError:
         raise
     except ConnectionError as error:
@@ -82,7 +87,10 @@ async def bridge(
 async def mcp(
     session: Session,
     http: Annotated[
-        int | None, typer.Option("--http", metavar="PORT", help="Serve over HTTP at /mcp. Default: standard input.")
+        int | None,
+        typer.Option(
+            "--http", metavar="PORT", help="Serve over HTTP at /mcp. Default: standard input.", min=0, max=65535
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on, with --http.")] = "127.0.0.1",
     bearer_file: Annotated[
@@ -98,7 +106,12 @@ async def mcp(
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take. Default: no limit.")] = None,
     server: Annotated[
-        list[str] | None, typer.Option("--server", metavar="NAME", help="Show only the tools of this tool server.")
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="NAME",
+            help="Show only the tools of this tool server: its name, or the id of one replica, NAME:REPLICA.",
+        ),
     ] = None,
     agents: Annotated[
         bool, typer.Option("--agents", help="Show the agents too. Their tasks are kept under the name of --as.")

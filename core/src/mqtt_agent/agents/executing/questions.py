@@ -15,7 +15,8 @@ from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import TaskState, checked_json
-from mqtt_agent.wire.schemas import faults_in, schema_validator
+from mqtt_agent.wire.faults import faults_in
+from mqtt_agent.wire.schemas import schema_validator
 
 __all__ = ["Questions", "fault_of"]
 
@@ -232,7 +233,7 @@ def fault_of(answer: Any, schema: Any) -> str | None:
     try:
         schema_validator("the schema of the question", schema).validate(answer)
     except jsonschema_rs.ValidationError as error:
-        return "; ".join(what for _, what in faults_in(error)[:_MAX_FAULTS])
+        return "; ".join(each.told("the answer's", "the answer") for each in faults_in(error, schema)[:_MAX_FAULTS])
     except ValueError as error:
         return str(error)
     return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
 from psycopg import conninfo
 from typing_extensions import override
 
-from mqtt_agent.agents.store.postgres_schema import prepare
+from mqtt_agent.agents.store.postgres_schema import is_present, prepare
 from mqtt_agent.agents.store.postgres_sets import Statement, join
 from mqtt_agent.agents.store.silence import Silence
 from mqtt_agent.agents.store.worker import Engine, Job, Outcome
@@ -20,7 +21,31 @@ from mqtt_agent.errors import StoreError
 
 __all__ = ["PostgresEngine", "Statement", "label"]
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that tells whenever the database has answered, or has taken what was sent."""
+
+    on_heard: Callable[[], None] | None = None
+
+    @override
+    def wait(self, gen: Any, *timeout: Any, **options: Any) -> Any:
+        """Wait for the database, as psycopg does."""
+        told = gen if self.on_heard is None else _told(gen, self.on_heard)
+        return super().wait(told, *timeout, **options)
+
+
+def _told(steps: Any, on_heard: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """A generator of psycopg, which is resumed with 0 when it has waited in vain, and else when the socket is ready."""
+    ready: Any = None
+    while True:
+        try:
+            wanted: Any = next(steps) if ready is None else steps.send(ready)
+        except StopIteration as ended:
+            return ended.value
+        ready = yield wanted
+        if ready:
+            on_heard()
+
 
 _DEFAULTS = {
     "client_encoding": "utf8",
@@ -48,7 +73,11 @@ _SETTINGS = b"""SELECT set_config('lock_timeout', '20s', true), set_config('stat
 _LOCK = b"SELECT pg_advisory_xact_lock(hashtextextended('mqtt-agent lock ' || %s, 0))"
 
 SILENT_FOR = 90.0
-"""Seconds after which a database that does not answer a transaction is given up. It ends each statement earlier."""
+"""Seconds after which a database that is silent in a transaction is given up. It ends each statement earlier."""
+_MIGRATES_FOR = 3600.0
+"""Seconds for which a database may be silent while it changes the tables: it may have to rewrite a large one."""
+_FLUSHED = 8
+"""After how many statements the database sends the results that it has: these show that it goes on."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 """Seconds until the next attempt to connect."""
@@ -103,7 +132,8 @@ class PostgresEngine(Engine):
         schema: The schema of the tables.
         patience: How long a batch tries to connect, in seconds.
         make: Whether to make the tables, or to migrate older tables.
-        silent_for: How many seconds a transaction may last before its connection is given up; None for 90 s.
+        silent_for: How many seconds the database may be silent in a transaction before its connection is given up;
+            None for 90 s.
         lock_timeout: How many seconds a statement waits for a lock.
     """
 
@@ -209,9 +239,12 @@ class PostgresEngine(Engine):
                     connection.execute(self._settings)
                     for lock in sorted({job.work.lock for job in batch if job.work.lock is not None}):
                         connection.execute(_LOCK, (lock,))
-                    for step in steps:
+                        connection.pgconn.send_flush_request()  # it may have waited for a long time
+                    for number, step in enumerate(steps, 1):
                         cursor = connection.cursor()
                         cursors.append(cursor.execute(step.sql, step.values))
+                        if number % _FLUSHED == 0:
+                            connection.pgconn.send_flush_request()
                     connection.execute(b"COMMIT")
                 except Exception as error:
                     failure = error
@@ -266,11 +299,15 @@ class PostgresEngine(Engine):
                 return self._connection
 
     def _new_connection(self) -> Connection:
-        connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        connection = Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        connection.on_heard = self._silence.heard
         try:
             with self._silence.ended(connection):  # a proxy may log clients in although its server never answers
                 connection.execute("SELECT 1")
-            prepare(connection, self._schema, self._name, make=self._make)
+                present = is_present(connection, self._schema, self._name)
+            if not present:
+                with self._silence.ended(connection, _MIGRATES_FOR):
+                    prepare(connection, self._schema, self._name, make=self._make)
         except BaseException:
             connection.close()
             raise

@@ -78,6 +78,16 @@ MIGRATIONS: list[Sequence[str]] = [
 """For each version of the tables, the statements that make the next version. ``format.version`` is their version."""
 
 
+def is_present(connection: psycopg.Connection[Any], schema: str, name: str) -> bool:
+    """Whether the tables have the present version.
+
+    Raises:
+        StoreError: A newer version has made the tables, or they belong to another application.
+        psycopg.Error: The database fails.
+    """
+    return _version(connection, schema, name) == len(MIGRATIONS)
+
+
 def prepare(connection: psycopg.Connection[Any], schema: str, name: str, *, make: bool = True) -> None:
     """Make the tables, or migrate older tables to the present version. Tables of the present version are only read.
 

@@ -33,24 +33,40 @@ class Silence:
     """Watches one connection at a time. A thread that all watches of the process share ends it.
 
     Args:
-        limit: For how many seconds one use of the connection may last.
+        limit: For how many seconds the database may be silent while its connection is used.
     """
 
     def __init__(self, limit: float) -> None:
         self.limit: float = limit
         self._lock = threading.Lock()
         self._use: tuple[float, _Connection] | None = None
+        self._patience = limit
 
     @contextlib.contextmanager
-    def ended(self, connection: _Connection) -> Generator[None]:
-        """While this context lasts, the connection is used: it is broken off at the end of the limit."""
-        self._use = time.monotonic() + self.limit, connection
+    def ended(self, connection: _Connection, limit: float | None = None) -> Generator[None]:
+        """While this context lasts, the connection is used: it is broken off when the database is silent for too long.
+
+        Args:
+            connection: The connection.
+            limit: Another limit, in seconds, for this use.
+        """
+        self._patience = self.limit if limit is None else limit
+        self._use = time.monotonic() + self._patience, connection
         _watch(self)
         try:
             yield
         finally:
             with self._lock:  # the connection's number may belong to another connection from now on
                 self._use = None
+
+    def heard(self) -> None:
+        """Note that the database has answered, or has taken what was sent.
+
+        The thread that uses the connection calls this.
+        """
+        use = self._use
+        if use is not None:
+            self._use = time.monotonic() + self._patience, use[1]
 
     @contextlib.contextmanager
     def closing(self) -> Generator[None]:
@@ -64,7 +80,7 @@ class Silence:
         return self._use is not None
 
     def look(self) -> None:
-        """Break the connection off, if its limit is over. Its user then finds that the connection is lost."""
+        """Break the connection off, if the database is silent for too long. Its user then finds that it is lost."""
         use = self._use
         if use is None or time.monotonic() < use[0]:
             return

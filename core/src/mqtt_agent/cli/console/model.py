@@ -108,6 +108,7 @@ class Model:
         everything = {"about": self._about, **self._state, "changes": self._sent, "lines": lines}
         page.put_nowait(json.dumps(everything, default=str))
         self._pages.add(page)
+        self._note_pages()
         return page
 
     def _present_state(self) -> dict[str, Any]:
@@ -118,6 +119,11 @@ class Model:
     def leave(self, page: queue.Queue[str | None]) -> None:
         """Remove a page."""
         self._pages.discard(page)
+        self._note_pages()
+
+    def _note_pages(self) -> None:
+        if self._pools is not None:
+            (self._pools.watched.set if self._pages else self._pools.watched.clear)()
 
     async def tool(self, name: str) -> dict[str, Any] | None:
         """The description and the input schema of a tool, or None."""
@@ -179,7 +185,7 @@ class Model:
         try:
             page.put_nowait(update)
         except queue.Full:
-            self._pages.discard(page)
+            self.leave(page)
             with contextlib.suppress(queue.Empty):
                 page.get_nowait()  # makes room for the end, after which the page connects again
             page.put_nowait(None)

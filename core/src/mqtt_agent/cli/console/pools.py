@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +15,8 @@ from mqtt_agent.cli.console.work import TERMINAL, Item, Work, short
 from mqtt_agent.errors import StoreError
 
 __all__ = ["Pools"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _EVERY = 1.0
 """Seconds between two looks at the store."""
@@ -36,11 +39,13 @@ class Pools:
     Attributes:
         rows: One row for each pool.
         fault: Why the store could not be read at the latest look; empty when it was read.
+        watched: Is set while a page is open. Nothing is read while it is not set.
     """
 
     def __init__(self, store: PostgresStore, namespace: str, work: Work) -> None:
         self.rows: Rows = {}
         self.fault: str = ""
+        self.watched: asyncio.Event = asyncio.Event()
         self._store = store
         self._namespace = namespace
         self._work = work
@@ -50,17 +55,21 @@ class Pools:
         """The tasks whose member was read after they were over."""
 
     async def run(self, on_look: Callable[[], None]) -> None:
-        """Look at the store once a second, until canceled.
+        """Look at the store once a second while a page is open, until canceled.
 
         Args:
             on_look: Called after each look.
         """
         while True:
+            await self.watched.wait()
             try:
                 await self._look()
                 self.fault = ""
             except StoreError as error:
                 self.fault = short(str(error))
+            except Exception as error:  # the page tells it, and the next look may be better
+                logger.debug("the store of the pools cannot be read", exc_info=True)
+                self.fault = short(f"{type(error).__name__}: {error}")
             on_look()
             await asyncio.sleep(_EVERY)
 

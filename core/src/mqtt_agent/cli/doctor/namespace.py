@@ -44,10 +44,13 @@ def about_namespace(picture: Picture, unheard: set[str], seconds: float) -> Iter
         yield Finding("rights", "warning", message, f"allow this login to subscribe to {filters}")
     servers, agents = len(picture.online_servers()), sum(picture.is_online(name) for name in picture.agents)
     tools = len({tool for each in picture.online_servers() for tool in each.tools})
-    found = (
-        f"namespace {picture.topics.namespace!r}: online are {tools} tools of {servers} servers, and {agents} agents"
-    )
+    online = f"{_counted(tools, 'tool')} of {_counted(servers, 'server')}, and {_counted(agents, 'agent')}"
+    found = f"namespace {picture.topics.namespace!r}: online now: {online}"
     yield Finding("cards", "ok", found + ("" if before else "; nothing is wrong with them"))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _names(picture: Picture) -> Iterator[Finding]:

@@ -238,9 +238,19 @@ class Recovery:
 
     async def _find_or_send(self, pending: PendingCall) -> None:
         silent: set[str] = set()
-        while True:
-            if await self._is_found_or_sent(pending, silent):
-                return
+        turn = 0
+        while not await self._is_found_or_sent(pending, silent):
+            turn += 1
+            if turn & (turn - 1) == 0:  # the first turn, and then less and less often
+                logger.warning(
+                    "%s: call %s of an earlier process is not sent, because not each of the servers that may have it "
+                    "answers (%s). The client asks them again every %.0f s, until they answer or go offline, or until "
+                    "the timeout of the call is over",
+                    pending.handle.tool,
+                    pending.handle.call_id,
+                    ", ".join(sorted(silent)),
+                    _ASKED_AGAIN_AFTER,
+                )
             await asyncio.sleep(_ASKED_AGAIN_AFTER)
 
     async def _is_found_or_sent(self, pending: PendingCall, silent: set[str]) -> bool:

@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from mqtt_agent.errors import InvalidArguments
-from mqtt_agent.wire.schemas import faults_in, schema_validator
+from mqtt_agent.wire.faults import Fault, faults_in, pydantic_fault
+from mqtt_agent.wire.schemas import schema_validator
 
 __all__ = ["ArgumentsChecker", "UntitledSchema", "result_validator"]
 
@@ -96,13 +97,13 @@ class ArgumentsChecker:
         except jsonschema_rs.ValidationError as first:
             # It would take seconds to list all faults of a large call.
             errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
-            raise self._invalid([fault for error in errors for fault in faults_in(error)]) from None
+            raise self._invalid([fault for error in errors for fault in faults_in(error, self.schema)]) from None
         if self._model is not None:
             try:
                 values = self._model.model_validate(arguments)
             except ValidationError as error:
-                details = error.errors(include_url=False, include_context=False, include_input=False)
-                raise self._invalid([(list(detail["loc"]), detail["msg"]) for detail in details]) from error
+                details = error.errors(include_url=False, include_context=False)
+                raise self._invalid([pydantic_fault(detail) for detail in details]) from error
             given = values.model_fields_set | self._defaults
             return {name: getattr(values, attribute) for name, attribute in self._fields if attribute in given}
         if self._whole is not None:
@@ -110,17 +111,16 @@ class ArgumentsChecker:
         # The schema may allow further arguments. They may never become the value of a parameter that it does not show.
         unknown = [name for name in arguments if not self._takes(name)]
         if unknown:
-            raise self._invalid([([name], "the tool has no argument of this name") for name in unknown])
+            raise self._invalid([Fault([name], "does not exist") for name in unknown])
         return dict(arguments)
 
     def _takes(self, name: str) -> bool:
         return name in self._shown or (self._takes_others and name not in self._hidden)
 
-    def _invalid(self, faults: list[tuple[list[Any], str]]) -> InvalidArguments:
-        faults = faults[:_MAX_FAULTS]
-        data = [{"path": "/" + "/".join(map(str, path)), "message": message[:500]} for path, message in faults]
-        text = "; ".join(f"{fault['path']}: {fault['message']}" for fault in data)
-        return InvalidArguments(text, tool=self._tool, data=data)
+    def _invalid(self, faults: list[Fault]) -> InvalidArguments:
+        faults = [Fault(each.path, each.message[:500]) for each in faults[:_MAX_FAULTS]]
+        data = [{"path": each.pointer, "message": each.message} for each in faults]
+        return InvalidArguments("; ".join(each.told() for each in faults), tool=self._tool, data=data)
 
 
 class UntitledSchema(GenerateJsonSchema):

@@ -6,18 +6,19 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import jsonschema_rs
 import typing_extensions
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
+from typing_extensions import get_type_hints
 
 from mqtt_agent.aio.handlers import is_async
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_validator
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
 from mqtt_agent.tools.serving.results import SharedContent, ToolResult
-from mqtt_agent.wire.schemas import faults_in
+from mqtt_agent.wire.faults import faults_in
 
 __all__ = ["ToolFunction"]
 
@@ -95,9 +96,8 @@ class ToolFunction:
         try:
             self._result.validate(result)
         except jsonschema_rs.ValidationError as error:
-            steps, said = faults_in(error)[0]
-            path = "".join(f"/{step}" for step in steps) or "the whole result"
-            what = f"the tool ran, but its result does not fit its output schema: {path}: {said:.500}"
+            said = faults_in(error, self.output_schema)[0].told("the result's", "the result")
+            what = f"the tool ran, but its result does not fit its output schema: {said:.700}"
             raise ToolError(what, code="RESULT_DOES_NOT_FIT") from error
 
     def bind(self, arguments: dict[str, Any], context: ToolContext, size: int = 0) -> Callable[[], Any]:

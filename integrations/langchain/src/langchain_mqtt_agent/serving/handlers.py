@@ -11,6 +11,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.tools import BaseTool, StructuredTool, Tool, ToolException
 from mqtt_agent import ToolContext, ToolError
+from mqtt_agent.adapting.faults import Fault, invalid_arguments, pydantic_fault
 from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.sync import ToolContext as SyncToolContext
 from pydantic import ValidationError
@@ -20,8 +21,6 @@ from langchain_mqtt_agent.serving.offer import Offer
 from langchain_mqtt_agent.serving.results import result_of
 
 __all__ = ["handler_of"]
-
-_UNKNOWN = "the tool has no argument of this name"
 
 
 def handler_of(offered: BaseTool, offer: Offer, store: Any, accept: Sequence[str]) -> Callable[..., Any]:
@@ -72,7 +71,7 @@ class _Runner:
         """
         unknown = self._offer.unknown(arguments)
         if unknown:
-            raise self._invalid([{"path": f"/{name}", "message": _UNKNOWN} for name in unknown])
+            raise self._invalid([Fault([name], "does not exist") for name in unknown])
         injected: dict[str, Any] = {}
         if self._offer.store is not None:
             injected[self._offer.store] = self._store
@@ -94,14 +93,14 @@ class _Runner:
                 raise
             raise self._invalid(faults, error) from error
 
-    def _invalid(self, faults: list[dict[str, str]], cause: ValueError | None = None) -> InvalidArguments:
+    def _invalid(self, faults: list[Fault], cause: ValueError | None = None) -> InvalidArguments:
         flag = self._offered.handle_validation_error
-        text = "; ".join(f"{fault['path']}: {fault['message']}" for fault in faults)
+        text: str | None = None
         if cause is not None and isinstance(flag, str):
             text = flag
         elif cause is not None and callable(flag):
             text = flag(cause)  # pyright: ignore[reportArgumentType]
-        return InvalidArguments(text, tool=self._tool.name, data=faults)
+        return invalid_arguments(self._tool.name, faults, text)
 
     def _runtime(self, call_id: str, config: dict[str, Any], write: Callable[[Any], None]) -> Any:
         from langgraph.prebuilt import ToolRuntime  # it is imported already: the tool has it as an annotation
@@ -228,15 +227,15 @@ class _NoState(dict[str, Any]):
         return self._refuse()
 
 
-def _faults(error: ValueError) -> list[dict[str, str]] | None:
+def _faults(error: ValueError) -> list[Fault] | None:
     """What is wrong with the arguments; None when the error is no validation error of pydantic."""
     if isinstance(error, ValidationError):
-        details: Any = error.errors(include_url=False, include_context=False, include_input=False)
+        details: Any = error.errors(include_url=False, include_context=False)
     elif type(error).__name__ == "ValidationError" and callable(getattr(error, "errors", None)):
         details = error.errors()  # pyright: ignore[reportAttributeAccessIssue]
     else:
         return None
-    return [{"path": "/" + "/".join(map(str, each["loc"])), "message": str(each["msg"])[:500]} for each in details][:20]
+    return [pydantic_fault(each) for each in details]
 
 
 def _is_interrupt(error: BaseException) -> bool:

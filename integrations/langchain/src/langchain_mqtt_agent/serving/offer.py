@@ -7,12 +7,13 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, Tool
 from langchain_core.tools.base import get_all_basemodel_annotations
 from pydantic import BaseModel
+from typing_extensions import get_type_hints
 
 from langchain_mqtt_agent.tool import RemoteTool
 
