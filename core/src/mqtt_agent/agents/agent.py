@@ -52,6 +52,7 @@ from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import AgentIdTaken, StoreError, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import (
     TLS,
     Bound,
@@ -74,7 +75,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["Agent"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _OFFLINE_WITHIN = 10.0
 """Seconds to wait until the broker has confirmed the offline status."""

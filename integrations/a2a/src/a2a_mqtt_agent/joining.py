@@ -15,6 +15,7 @@ from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from mqtt_agent import Agent, AgentSkill, TaskContext
+from mqtt_agent.adapting.logs import logger_of
 from typing_extensions import Self
 
 from a2a_mqtt_agent.forwarding import Forwarded
@@ -23,7 +24,7 @@ from a2a_mqtt_agent.trouble import Trouble
 
 __all__ = ["RemoteAgent"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _AT_ONCE = 64
 """How many tasks are followed at once. The remote agent does the work."""

@@ -21,13 +21,14 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
 from mqtt_agent.wire.tasks import MOST_ASKED
 
 __all__ = ["Inbox"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_OF_ONE, _MOST_OF_ALL = 1000, 5000
 """How many messages about many tasks may wait, of one requester and in all. A requester sends further ones again."""
