@@ -7,14 +7,13 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
 from pydantic import BaseModel
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.wire import TaskState, checked_json
-from mqtt_agent.wire.schemas import faults_in, schema_validator
+from mqtt_agent.wire.schemas import Checker, schema_validator
 
 __all__ = ["Questions", "fault_of"]
 
@@ -203,9 +202,7 @@ def fault_of(answer: Any, schema: Any) -> str | None:
     if schema is None:
         return None
     try:
-        schema_validator("the schema of the question", schema).validate(answer)
-    except jsonschema_rs.ValidationError as error:
-        return "; ".join(what for _, what in faults_in(error)[:_MAX_FAULTS])
+        faults = Checker("the schema of the question", schema).fault_of(answer)
     except ValueError as error:
         return str(error)
-    return None
+    return "; ".join(what for _, what in faults[:_MAX_FAULTS]) or None
