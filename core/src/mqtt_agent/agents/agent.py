@@ -240,7 +240,7 @@ class Agent(Requester, ToolUser, Service):
         self._executor = TaskExecutor(scope, self._router, self._replies, background, *self._limits)
         early = EarlyCancels(self._keep_for)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks, early)
-        self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
+        self._inbox = Inbox(scope, self._received, self._replies, self._allowed, self._keep_for)
         self._subscriptions = Subscriptions(scope, self._inbox, self._delegations.results)
         if self._pool is not None:
             self._shared = SharedWork(self._pool, self._executor, self._received, self._replies)
