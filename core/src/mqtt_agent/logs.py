@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["logger_of", "printable"]
+__all__ = ["logger_of", "printable", "traceback_of"]
 
 _LONGEST = 2000
 """How many characters of one value a record has. A peer may write a megabyte."""
@@ -95,6 +95,16 @@ def _traceback(error: BaseException) -> str | None:
         parts = traceback.format_exception(type(error), error, error.__traceback__)
     except Exception:  # the logging of Python tells it when it makes the traceback itself
         return None
+    shown = _shown(parts)
+    return None if shown == "".join(parts) else shown.rstrip("\n")
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error, with messages that cannot be taken for other lines."""
+    return _shown(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def _shown(parts: list[str]) -> str:
     shown: list[str] = []
     told = False  # whether the message of this exception was told, so that the lines that follow are its notes
     for part in parts:
@@ -108,5 +118,4 @@ def _traceback(error: BaseException) -> str | None:
             indent = "" if line.startswith(" ") or (number == 0 and not told) else "    "
             shown.append(printable(indent + line, _LONGEST_PART) + "\n")
         told = told or not part.startswith((" ", "Traceback "))
-    text = "".join(shown)
-    return None if text == "".join(parts) else text.rstrip("\n")
+    return "".join(shown)
