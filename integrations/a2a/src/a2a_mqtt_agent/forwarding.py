@@ -19,6 +19,7 @@ from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
 from mqtt_agent.wire import Part, TaskMessage
 from pydantic import ValidationError
 
+from a2a_mqtt_agent.bounds import AnswerTooLarge
 from a2a_mqtt_agent.translating import (
     ASKING,
     TERMINAL,
@@ -51,7 +52,7 @@ def is_transient(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(cause, httpx.HTTPStatusError):
         return cause.response.status_code >= 500 or cause.response.status_code in (408, 429)
-    return True
+    return not isinstance(cause, AnswerTooLarge)
 
 
 class Forwarded:
