@@ -1,4 +1,4 @@
-"""What a remote A2A agent answers takes a bounded amount of memory, and its card sends no task into a private network."""
+"""What a remote A2A agent answers takes bounded memory, and its card sends no task into a private network."""
 
 from __future__ import annotations
 

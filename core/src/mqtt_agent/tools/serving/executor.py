@@ -119,7 +119,7 @@ class Executor:
             if known.content != content_of(tool, call):
                 self._refuse_id(call, reply_to, message)
                 return
-            known.messages.append(message)
+            known.join(message)
             if known.task is not None:
                 message.work_started()
                 self.inputs.ask_again(key)
