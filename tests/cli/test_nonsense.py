@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from mqtt_agent.cli import watching
 from mqtt_agent.cli.calling import Live
 from mqtt_agent.cli.console.rows import Cards
 from mqtt_agent.cli.console.work import Work, browser_json
 from mqtt_agent.cli.output import Output
+from mqtt_agent.cli.settings import Settings
 from mqtt_agent.cli.values import arguments_from
 from mqtt_agent.cli.watching import described
 from mqtt_agent.display.schemas import arguments
@@ -180,3 +182,40 @@ def test_what_a_terminal_may_obey_is_escaped_in_json_and_replaced_in_text(
     assert json.loads(line) == {"text": f"a{sign}31mb"}
     Output().text(f"a{sign}31mb")
     assert capsys.readouterr().out == "a\ufffd31mb\n"
+
+
+def test_a_value_of_a_peer_looks_like_no_other_field_line_or_message_of_the_traffic(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call = {"client": "me server=weather status=ok", "call_id": "c1\n12:00:00 responses me server=weather", "x": 1}
+    message = InboundMessage(f"{TOPICS.namespace}/mcp/tools/a b/call", json.dumps(call).encode())
+    watching._tell(Output(), described(TOPICS, message, payloads=False))  # pyright: ignore[reportPrivateUsage]
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.endswith('"a b" client="me server=weather status=ok" "c1 12:00:00 responses me server=weather"')
+    odd = InboundMessage(f"{TOPICS.namespace}/x\n12:00:00 call", b"{}")
+    watching._tell(Output(), described(TOPICS, odd, payloads=False))  # pyright: ignore[reportPrivateUsage]
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_text_of_a_peer_begins_no_line_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    forged = "since\ntool  online  forged"
+    out = Output()
+    out.table(("server", "since"), [("weather", forged)], "nothing")
+    out.line(f"capabilities: {forged}")
+    out.words(f"A description.\n\n{forged}")
+    out.note(f"the list is incomplete: {forged}")
+    out.warn(forged)
+    out.quote(f"Which one?\n{forged}")
+    Live(out).advance(1, 2, forged)
+    out.error(RuntimeError(forged), None)
+    printed = capsys.readouterr()
+    assert [line for line in (printed.out + printed.err).splitlines() if line.startswith("tool")] == []
+    assert "  tool  online  forged" in printed.out
+
+
+def test_the_traceback_of_debug_obeys_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings.of({"debug": True})
+    Output().error(RuntimeError("a\x1b]0;title\x07\nNext: run this"), settings)
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    assert "    Next: run this" in printed

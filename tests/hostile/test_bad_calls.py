@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from brokers import ROOMY_BROKERS, Embedded
 from mqtt_agent import ToolServer
 from mqtt_agent.errors import CallTimeout
+from mqtt_agent.tools.serving.execution import Execution
 from support import soon, until
 
 from .conftest import Stage
@@ -343,6 +345,19 @@ async def test_repeats_of_a_running_call_join_it(stage: Stage) -> None:
     await stage.check()
     assert stage.runs.count("hi") == 1
     assert {(answer["call_id"], answer["result"]) for answer in stage.answers()} == {("call-1", "waited")}
+
+
+async def test_any_number_of_repeats_of_a_running_call_takes_no_more_memory_than_a_few(stage: Stage) -> None:
+    topic = stage.topics.tool_call("wait")
+    for _ in range(30):
+        await stage.attack(topic, stage.call(), stage.properties())
+    await stage.settle()
+    kept = [each for each in gc.get_objects() if isinstance(each, Execution) and each.call.call_id == "call-1"]
+    assert [len(each.messages) for each in kept] == [8]
+    stage.go_on.set()
+    await until(stage.answers)
+    await stage.check()
+    assert stage.runs.count("hi") == 1
 
 
 @pytest.mark.rule("CALL-14", "HOST-12")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Mosquitto
-from mqtt_agent import Agent, TaskContext, ToolClient, ToolServer
+from mqtt_agent import Agent, MemoryStore, TaskContext, ToolClient, ToolServer
+from mqtt_agent.agents.executing import inbox
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
 from mqtt_agent.identity import Audit, Identity, PrivateKey, TrustedKeys
 from mqtt_agent.identity.signing import MAX_SKEW
@@ -222,3 +223,62 @@ async def test_a_captured_call_runs_at_another_replica_only_until_its_time_is_ov
             await until(lambda: len(ran) == 2)
     await soon(attacker.stop())
     assert ran == ([first] if late else [first, "2" if first == "1" else "1"])
+
+
+@pytest.mark.rule("SIG-14")
+@pytest.mark.parametrize("retention", [600, 3600])
+async def test_a_task_that_was_signed_before_the_agent_forgot_its_tasks_is_not_run(
+    retention: float, mosquitto: Mosquitto, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    where: dict[str, Any] = {"broker": mosquitto.url, "namespace": namespace}
+    ran: list[str] = []
+    executor = Agent("agent-b", **where, identity=identity("agent-b"), store=MemoryStore(), retention=retention)
+    executor.store.since = 0.0  # as a store on a disk
+
+    @executor.on_task
+    async def work(task: TaskContext) -> str:
+        ran.append(task.prompt or "")
+        return "true"
+
+    late = identity("agent-a", clock=lambda: time.time() - 1200)
+    async with executor, Agent("agent-a", **where, identity=late, store=MemoryStore()) as requester:
+        await soon(requester.delegate("agent-b", "work", wait_online=True))
+        await until(lambda: ran or "the repeat of a forgotten task" in caplog.text)
+    assert ran == (["work"] if retention > 1200 else [])
+
+
+@pytest.mark.rule("SIG-14")
+async def test_a_captured_task_does_not_run_again_after_a_store_in_memory_has_ended(
+    mosquitto: Mosquitto, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "_FROM_SESSION_WITHIN", 0.0)  # the broker has kept the session
+    where: dict[str, Any] = {"broker": mosquitto.url, "namespace": namespace}
+    ran: list[str] = []
+
+    def executor() -> Agent:
+        agent = Agent("agent-b", **where, identity=identity("agent-b"), store=MemoryStore())
+
+        @agent.on_task
+        async def work(task: TaskContext) -> str:
+            ran.append(task.prompt or "")
+            return "true"
+
+        return agent
+
+    heard: list[InboundMessage] = []
+    ear = Connection(mosquitto.url)
+    await soon(ear.start())
+    await ear.subscribe(f"{namespace}/tasks/+/inbox/+", heard.append)
+    async with Agent("agent-a", **where, identity=identity("agent-a"), store=MemoryStore()) as requester:
+        async with executor():
+            assert await soon(requester.request("agent-b", "once", wait_online=True)) == "true"
+        async with executor():
+            [task] = [each for each in heard if b"once" in each.payload]
+            again = PublishProperties(
+                task.response_topic, task.correlation_data, task.content_type, 60, task.user_properties
+            )
+            await soon(ear.publish(task.topic, task.payload, properties=again))
+            await until(lambda: "the repeat of a forgotten task" in caplog.text)
+            assert await soon(requester.request("agent-b", "new", wait_online=True)) == "true"
+    await soon(ear.stop())
+    assert ran == ["once", "new"]

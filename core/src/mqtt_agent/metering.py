@@ -21,11 +21,12 @@ from collections import Counter as Sums
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from mqtt_agent.logs import logger_of
 from mqtt_agent.version import __version__
 
 __all__ = ["ENABLED", "Counter", "Durations", "Levels", "harmless"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 try:
     from opentelemetry import metrics

@@ -16,11 +16,12 @@ from mqtt_agent.agents import Agent
 from mqtt_agent.agents.executing.conversation import conversation_of, own_name, proof_of
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import Topics, normalize_namespace
 
 __all__ = ["Conversation", "Conversations", "conversation_of", "own_name", "proof_of", "saved_by_task"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 T = TypeVar("T")
 

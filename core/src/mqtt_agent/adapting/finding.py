@@ -13,6 +13,7 @@ from mqtt_agent.agents import Agent
 from mqtt_agent.display.lacking import first_few
 from mqtt_agent.display.suggestions import hint_for
 from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools import ToolClient
 from mqtt_agent.transport.url import BrokerURL
 from mqtt_agent.wire import AgentCard, ToolCard
@@ -30,7 +31,7 @@ __all__ = [
     "tell_missing",
 ]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 OnUnavailable = Literal["skip", "raise"]
 """What a toolkit does about a wanted tool or peer that is offline: leave it out with a warning, or raise an error."""

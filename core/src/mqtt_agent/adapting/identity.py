@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from mqtt_agent.agents.store import default_store_path
 from mqtt_agent.aio.forks import in_child
+from mqtt_agent.logs import logger_of
 
 try:
     import fcntl
@@ -22,7 +23,7 @@ except ImportError:  # Windows
 
 __all__ = ["default_agent_id"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _held: dict[str, IO[Any]] = {}
 

@@ -17,10 +17,11 @@ from mqtt_agent.adapting.conversations import Conversations, proof_of
 from mqtt_agent.adapting.states import StateAfter, StateLost, answer_of, read_state, store_state
 from mqtt_agent.agents import Agent, TaskContext
 from mqtt_agent.errors import TaskFailed
+from mqtt_agent.logs import logger_of
 
 __all__ = ["WHOLE_EVERY", "Instance", "Instances"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 T = TypeVar("T")
 WHOLE_EVERY = 86400.0

@@ -93,7 +93,8 @@ def _folded(node: Schema, notes: list[str]) -> Schema:
         always = [set(_names(part.get("required"))) for part in parts]
         if always:
             wanted = always[0].union(*always) if kind == "allOf" else always[0].intersection(*always)
-            required += [name for name in properties if name in wanted and name not in required]
+            known = set(required)
+            required += [name for name in properties if name in wanted and name not in known]
         if kind != "allOf":
             groups = [", ".join(_names(part.get("required")) or _object(part.get("properties"))) for part in parts]
             if len([group for group in groups if group]) > 1:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from mqtt_agent.wire.references import REFERENCES, References
+
 __all__ = ["NO_ARGUMENTS", "speakable", "takes_null"]
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
 _MAX_NODES = 2_000
+_MAX_VALUES, _MAX_TEXT = 50_000, 300_000
+"""How many values, and how many characters, the result has about: more than any card has without references."""
 _DROPPED = ("$defs", "definitions", "$schema", "$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment")
 _REFERENCE = "$ref"
 """Agent frameworks take each key of this name for a reference, also in a value, or as the name of a property."""
-_REFERENCES = (_REFERENCE, "$dynamicRef", "$recursiveRef")
 _PLAIN = ("const", "default", "enum", "examples")
 
 
@@ -70,97 +73,106 @@ class _Writer:
     """
 
     def __init__(self, root: Mapping[str, Any], max_depth: int) -> None:
-        self._root = root
+        self._references = References(root)
         self._max_depth = max_depth
         self._left = _MAX_NODES
+        self._values_left = _MAX_VALUES
+        self._text_left = _MAX_TEXT
+        self._plain: dict[int, tuple[bool, int, int]] = {}
+        """By the id of a default, an example or listed values: whether it has a reference, its values and its text."""
 
     def walk(self, node: Any, above: tuple[str, ...]) -> Any:
         """Rewrite a part of the schema. ``above`` has an entry for each level and each reference above this part."""
+        if isinstance(node, Mapping):
+            return self._object(cast("Mapping[str, Any]", node), above)
         if isinstance(node, list):
-            return [self.walk(each, above) for each in cast("list[Any]", node)]
-        return self._object(cast("Mapping[str, Any]", node), above) if isinstance(node, Mapping) else node
+            written: list[Any] = []
+            for each in cast("list[Any]", node):
+                if self._is_full:
+                    break
+                written.append(self.walk(each, above))
+            return written
+        self._count(1, len(node) if isinstance(node, str) else 0)
+        return node
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the rest accepts anything. A part that many references name is written as many times."""
+        return self._left < 0 or self._values_left < 0 or self._text_left < 0
+
+    def _count(self, values: int, text: int) -> None:
+        self._values_left -= values
+        self._text_left -= text
 
     def _object(self, node: Mapping[str, Any], above: tuple[str, ...]) -> Any:
         self._left -= 1
-        if len(above) > self._max_depth or self._left < 0:
+        if len(above) > self._max_depth or self._is_full:
             return {}
-        reference = next((node[key] for key in _REFERENCES if isinstance(node.get(key), str)), None)
+        reference = next((node[key] for key in REFERENCES if isinstance(node.get(key), str)), None)
         if reference is not None:
             return self._referred(node, reference, above)
         walked: dict[str, Any] = {}
         for key, value in node.items():
-            if key in _DROPPED or key == _REFERENCE:
+            if key in _DROPPED or key == _REFERENCE or self._is_full:
                 continue
             if key in ("properties", "patternProperties") and isinstance(value, Mapping):
                 properties = cast("Mapping[str, Any]", value)
                 walked[key] = {
-                    name: self._property(each, (*above, "")) for name, each in properties.items() if name != _REFERENCE
+                    name: self._property(name, each, (*above, ""))
+                    for name, each in properties.items()
+                    if name != _REFERENCE
                 }
             elif key == "required" and isinstance(value, list):
-                walked[key] = [name for name in cast("list[Any]", value) if name != _REFERENCE]
+                walked[key] = [name for name in self.walk(value, above) if name != _REFERENCE]
             elif key in _PLAIN:
-                if not _has_reference(value):
+                if self._may_show(value):
                     walked[key] = value
             else:
                 walked[key] = self.walk(value, (*above, ""))
         return walked
 
+    def _may_show(self, value: Any) -> bool:
+        """Whether a default, an example or listed values can be shown: they have no reference, and there is room."""
+        if id(value) not in self._plain:
+            self._plain[id(value)] = _weight(value)
+        has_reference, values, text = self._plain[id(value)]
+        if has_reference or values > self._values_left or text > self._text_left:
+            return False
+        self._count(values, text)
+        return True
+
     def _referred(self, node: Mapping[str, Any], reference: str, above: tuple[str, ...]) -> Any:
-        rest = {key: value for key, value in node.items() if key not in _REFERENCES}
-        found = _find(reference, self._root)
+        rest = {key: value for key, value in node.items() if key not in REFERENCES}
+        found = self._references.find(reference)
         target: Mapping[str, Any] = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
         if reference in above:
             words = {key: value for key, value in rest.items() if key in ("description", "title")}
+            for text in words.values():
+                self._count(1, len(text) if isinstance(text, str) else 0)
             return {**words, "type": target["type"]} if target.get("type") else words
         return self.walk({**target, **rest}, (*above, reference))
 
-    def _property(self, node: Any, above: tuple[str, ...]) -> Any:
+    def _property(self, name: str, node: Any, above: tuple[str, ...]) -> Any:
+        self._count(1, len(name))
         if isinstance(node, bool):
             return {} if node else {"not": {}}
         return self.walk(node, above)
 
 
-def _has_reference(value: Any) -> bool:
-    """Whether a value has the key ``$ref`` at any depth."""
+def _weight(value: Any) -> tuple[bool, int, int]:
+    """Whether a value has the key ``$ref`` at any depth, how many values it consists of, and how much text they are."""
+    has_reference, values, text = False, 0, 0
     waiting: list[Any] = [value]
     while waiting:
         node = waiting.pop()
+        values += 1
         if isinstance(node, Mapping):
-            if _REFERENCE in node:
-                return True
-            waiting.extend(cast("Mapping[str, Any]", node).values())
+            entries = cast("Mapping[str, Any]", node)
+            has_reference = has_reference or _REFERENCE in entries
+            text += sum(map(len, entries))
+            waiting.extend(entries.values())
         elif isinstance(node, list):
             waiting.extend(cast("list[Any]", node))
-    return False
-
-
-def _find(reference: str, root: Mapping[str, Any]) -> Any:
-    if reference == "#":
-        return root
-    if not reference.startswith("#/"):
-        return _anchored(reference[1:], root) if reference.startswith("#") else None
-    node: Any = root
-    for part in reference[2:].split("/"):
-        part = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping) and part in node:
-            node = cast("Mapping[str, Any]", node)[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(cast("list[Any]", node)):
-            node = cast("list[Any]", node)[int(part)]
-        else:
-            return None
-    return node
-
-
-def _anchored(name: str, root: Mapping[str, Any]) -> Any:
-    """The part of a schema that has an anchor of this name."""
-    waiting: list[Any] = [root]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, Mapping):
-            found = cast("Mapping[str, Any]", node)
-            if name in (found.get("$anchor"), found.get("$dynamicAnchor")):
-                return found
-            waiting.extend(found.values())
-        elif isinstance(node, list):
-            waiting.extend(cast("list[Any]", node))
-    return None
+        elif isinstance(node, str):
+            text += len(node)
+    return has_reference, values, text

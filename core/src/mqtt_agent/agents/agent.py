@@ -52,6 +52,7 @@ from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import AgentIdTaken, StoreError, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import (
     TLS,
     Bound,
@@ -74,7 +75,7 @@ from mqtt_agent.wire import (
 
 __all__ = ["Agent"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _OFFLINE_WITHIN = 10.0
 """Seconds to wait until the broker has confirmed the offline status."""
@@ -239,7 +240,7 @@ class Agent(Requester, ToolUser, Service):
         self._executor = TaskExecutor(scope, self._router, self._replies, background, *self._limits)
         early = EarlyCancels(self._keep_for)
         self._received = ReceivedTasks(scope, self._executor, self._replies, self._max_waiting_tasks, early)
-        self._inbox = Inbox(scope, self._received, self._replies, self._allowed)
+        self._inbox = Inbox(scope, self._received, self._replies, self._allowed, self._keep_for)
         self._subscriptions = Subscriptions(scope, self._inbox, self._delegations.results)
         if self._pool is not None:
             self._shared = SharedWork(self._pool, self._executor, self._received, self._replies)

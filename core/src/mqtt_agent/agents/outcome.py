@@ -20,6 +20,7 @@ from mqtt_agent.errors import (
     TransportError,
     WireError,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, PublishProperties
 from mqtt_agent.wire import (
     Artifact,
@@ -48,7 +49,7 @@ __all__ = [
     "with_message",
 ]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Ending(NamedTuple):

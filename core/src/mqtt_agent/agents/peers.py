@@ -20,13 +20,14 @@ from mqtt_agent.endpoints.listing import Listing, end_of, succeeded
 from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.outlived import Outlived, identify_status
 from mqtt_agent.endpoints.retained import Retained, Source
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import AgentCard, AgentStatus, Control, encode, new_task_id
 
 __all__ = ["PeerChange", "Peers"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ANSWERED_WITHIN = 2.0
 """Seconds in which a live member of a pool answers the Last Will of a dead member."""

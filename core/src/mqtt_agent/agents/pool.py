@@ -18,12 +18,13 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import MQTTAgentError, StoreError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import MemberNote, Topics, decode, encode
 
 __all__ = ["PoolMember"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _LOOK_EVERY = 2.0
 """Seconds between two looks at the store."""

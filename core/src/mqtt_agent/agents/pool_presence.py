@@ -13,12 +13,13 @@ from mqtt_agent.agents.presence import AgentPresence
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import StoreError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import AgentCard, AgentStatus, Status, decode
 
 __all__ = ["PoolPresence"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ANSWERED_WITHIN = 0.3
 """Seconds within which a member answers a status that says offline, or a probe. Each member takes a random time."""

@@ -14,12 +14,13 @@ from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.corrections import Corrections
 from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import SessionTakenOver, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import BOUND, AgentCard, AgentStatus, Status, decode, encode, utc_now
 
 __all__ = ["AgentPresence"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ASKS = 5
 """How many times an agent asks, before its start, whether the process lives that the retained status speaks of."""

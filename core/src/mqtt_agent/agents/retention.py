@@ -9,10 +9,11 @@ import time
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.endpoints.timeouts import checked_seconds
 from mqtt_agent.errors import StoreError
+from mqtt_agent.logs import logger_of
 
 __all__ = ["Retention", "checked_retention"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _SWEEP_EVERY = 3600.0
 """Seconds between two removals."""

@@ -6,9 +6,12 @@ import logging
 from collections import OrderedDict
 from typing import Protocol
 
+from mqtt_agent.logs import printable
+
 __all__ = ["FaultLog", "Refusable"]
 
 _REMEMBERED = 1000
+_LONGEST = 300
 
 
 class Refusable(Protocol):
@@ -33,7 +36,7 @@ class FaultLog:
 
     def refuse(self, message: Refusable, kind: str, detail: object) -> None:
         """Note on a message that it is not acted upon, and log why; see :meth:`tell`."""
-        message.refuse(f"{kind}: {_printable(str(detail))}")
+        message.refuse(f"{kind}: {printable(str(detail), _LONGEST)}")
         self.tell(message.topic, kind, detail)
 
     def tell(self, topic: str, kind: str, detail: object) -> None:
@@ -49,9 +52,4 @@ class FaultLog:
         self._told[key] = None
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
-        self._logger.log(level, "%s on %s: %s", kind, _printable(topic), _printable(str(detail)))
-
-
-def _printable(text: str) -> str:
-    """The text in one line, with control characters escaped: a terminal would obey them."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:300])
+        self._logger.log(level, "%s on %s: %s", kind, printable(topic, _LONGEST), printable(str(detail), _LONGEST))

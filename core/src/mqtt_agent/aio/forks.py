@@ -17,9 +17,11 @@ import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
+from mqtt_agent.logs import logger_of
+
 __all__ = ["around_fork", "in_child"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 Hook = Callable[[], None]
 H = TypeVar("H", bound=Hook)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mqtt_agent.cli.output import Output, printable
+from mqtt_agent.cli.output import Output, in_one_line
 from mqtt_agent.cli.values import arguments_from
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.endpoints.timeouts import CALL_TIMEOUT
@@ -103,7 +103,7 @@ class Live:
             self.advance(report["progress"], report.get("total"), report.get("message"))
         else:
             text = partial if isinstance(partial, str) else json.dumps(partial, ensure_ascii=False)
-            self._out.note(text, "dim")
+            self._out.quote(text, "dim")
 
     def advance(self, done: object, total: object, message: object) -> None:
         """Show how far the work is: as a bar at a terminal, else as a line.
@@ -116,7 +116,7 @@ class Live:
         part, whole = _number(done) or 0.0, _number(total) or 0.0
         known = whole if whole > 0 else None
         share = f"{part:g}/{known:g}" if known is not None else f"{part:g}"
-        text = printable(message) if message else "working"
+        text = in_one_line(message) if message else "working"
         if not self._out.err.is_terminal:
             self._out.note(f"{text} {share}", "dim")
             return

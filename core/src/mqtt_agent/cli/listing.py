@@ -143,7 +143,8 @@ def _tell_tool(out: Output, card: ToolCard, online: Sequence[ServerCard]) -> Non
     words = {"read-only": card.read_only, "idempotent": card.idempotent, "streams": card.supports_streaming}
     serving = [each.server for each in online if card.tool in each.tools]
     facts = [word for word, holds in words.items() if holds]
-    out.text("\n" + "; ".join([*facts, f"replicas: {', '.join(serving) or 'none'}"]))
+    out.text("")
+    out.line("; ".join([*facts, f"replicas: {', '.join(serving) or 'none'}"]))
     rows = [
         (name, kind, "required" if required else "", text)
         for name, kind, required, text in arguments(card.input_schema)
@@ -157,15 +158,15 @@ def _tell_agent(out: Output, card: AgentCard) -> None:
     if card.pool:
         out.text("a pool: any number of processes do its tasks")
     if card.capabilities:
-        out.text(f"capabilities: {', '.join(card.capabilities)}")
+        out.line(f"capabilities: {', '.join(card.capabilities)}")
     for skill in card.skills or ():
-        out.text(f"skill {skill.id}: {skill.name or skill.description}")
+        out.line(f"skill {skill.id}: {skill.name or skill.description}")
 
 
 def _tell_head(out: Output, head: str, description: str) -> None:
-    out.text(head, "bold")
+    out.line(head, "bold")
     if description:
-        out.text(description)
+        out.words(description)
 
 
 def _not_there(session: Session, name: str, known: Sequence[str], what: str) -> int:

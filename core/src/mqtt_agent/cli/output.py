@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +34,18 @@ from mqtt_agent.errors import (
     ToolNameTaken,
     ToolUnavailable,
 )
+from mqtt_agent.logs import traceback_of
 
-__all__ = ["ANSWER_WAS_ERROR", "INTERRUPTED", "NOBODY_THERE", "WRONG_USAGE", "Output", "first_line", "printable"]
+__all__ = [
+    "ANSWER_WAS_ERROR",
+    "INTERRUPTED",
+    "NOBODY_THERE",
+    "WRONG_USAGE",
+    "Output",
+    "first_line",
+    "in_one_line",
+    "printable",
+]
 
 ANSWER_WAS_ERROR = 1
 WRONG_USAGE = 2
@@ -73,6 +82,11 @@ _HALF = re.compile("[\ud800-\udfff]")
 def printable(text: object) -> str:
     """A text of a peer, without the characters that no terminal can show, or that change how it shows the rest."""
     return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n"))
+
+
+def in_one_line(text: object) -> str:
+    """A text with values of peers, as one line: no value of a peer may look like another line of this program."""
+    return printable(text).replace("\n", " ").replace("\t", " ")
 
 
 def first_line(text: str, longest: int = 80) -> str:
@@ -117,13 +131,21 @@ class Output:
         for place, name in enumerate(columns):
             table.add_column(name, overflow="fold", no_wrap=place == 0)
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(Text(in_one_line(cell)) for cell in row))
         self._out.print(table)
 
     def text(self, text: object, style: str = "") -> None:
-        """Print a text on the standard output."""
+        """Print a text on the standard output, which may have several lines, such as an answer."""
         self._end_line()
         self._out.print(Text(printable(text), style=style), soft_wrap=True)
+
+    def line(self, text: object, style: str = "") -> None:
+        """Print one line on the standard output, whatever values of peers it has."""
+        self.text(in_one_line(text), style)
+
+    def words(self, text: str, style: str = "") -> None:
+        """Print what a peer says on the standard output. Its lines after the first one are indented."""
+        self.text(_indented(text), style)
 
     def value(self, value: Any) -> None:
         """Print a JSON value as the answer: a text as it is, anything else as indented JSON."""
@@ -143,15 +165,19 @@ class Output:
             self.err.print()
 
     def note(self, text: str, style: str = "") -> None:
-        """Print a line for people on the standard error. Machines get none."""
+        """Print one line for people on the standard error. Machines get none."""
+        self.quote(in_one_line(text), style)
+
+    def quote(self, text: str, style: str = "") -> None:
+        """Print what a peer says for people on the standard error, as :meth:`words` does. Machines get nothing."""
         if not self.machine:
             self._end_line()
-            self.err.print(Text(printable(text), style=style), soft_wrap=True)
+            self.err.print(Text(printable(_indented(text)), style=style), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a line on the standard error, also for machines: what is on the standard output lacks something."""
         self._end_line()
-        self.err.print(Text(printable(text), style="yellow"), soft_wrap=True)
+        self.err.print(Text(in_one_line(text), style="yellow"), soft_wrap=True)
 
     def ask(self, text: str) -> None:
         """Print a question on the standard error. The answer is typed in the same line."""
@@ -163,7 +189,7 @@ class Output:
         self._end_line()
         code, following = _code_of(error), _following(error)
         if settings is not None and settings.debug:
-            traceback.print_exception(error)
+            sys.stderr.write(traceback_of(error))
         if self.machine:
             about = {"type": type(error).__name__, "message": _FOR_PROGRAMS.sub("", str(error)), "next": following}
             more = {name: getattr(error, name, None) for name in ("code", "data", "call_id", "task_id", "retryable")}
@@ -175,11 +201,16 @@ class Output:
                 self.err.print(Text(printable(_FOR_PROGRAMS.sub("", line)), style="red"), soft_wrap=True)
         else:
             expected = isinstance(error, (UsageError, ImportError, OSError))
-            what = str(error) if expected else f"{type(error).__name__}: {error}; --debug shows the traceback"
+            what = str(error) if expected else in_one_line(f"{type(error).__name__}: {error}")
+            what += "" if expected else "; --debug shows the traceback"
             self.err.print(Text(f"mqtt-agent: {printable(what)}", style="red"), soft_wrap=True)
         if following:
             self.err.print(Text.assemble(("Next: ", "bold"), printable(following) + "."), soft_wrap=True)
         return code
+
+
+def _indented(text: str) -> str:
+    return text.strip("\r\n").replace("\n", "\n  ")
 
 
 def _console(stream: Any) -> Console:

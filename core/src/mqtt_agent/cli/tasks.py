@@ -85,9 +85,9 @@ async def show(session: Session, task_id: _TaskId, peer: _Peer = None) -> None:
         if session.out.machine:
             session.out.json(_summary(handle))
             return
-        session.out.text(f"task {handle.task_id} at {handle.peer}: {handle.state}, {duration(handle.elapsed)}")
+        session.out.line(f"task {handle.task_id} at {handle.peer}: {handle.state}, {duration(handle.elapsed)}")
         if handle.message:
-            session.out.text(handle.message)
+            session.out.words(handle.message)
         if handle.question is not None:
             session.out.note(f"answer with: mqtt-agent answer {handle.task_id} TEXT")
         if handle.response is not None and handle.response.result is not None:
@@ -163,7 +163,7 @@ async def _follow(session: Session, handle: TaskHandle) -> None:
             line = ""
             if not session.out.machine and sys.stdin.isatty():
                 live.pause()
-                session.out.note(question, "bold")
+                session.out.quote(question, "bold")
                 line = await read_line()
             if not line:  # there is no terminal, or the person has ended the input with Ctrl-D
                 raise unanswerable(handle, question, f"Answer with: mqtt-agent answer {handle.task_id} TEXT --follow")

@@ -19,8 +19,10 @@ from mqtt_agent.wire import Topics
 __all__ = ["add_to"]
 
 _LONGEST = 160
+_BARE = ("of", "call_id", "task_id")
+"""The values that are shown without the name of their field."""
 _QUEUED = 10_000
-_STYLES = {"error": "red", "offline": "red", "online": "green"}
+_FAULT = "an error of its sender"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -76,9 +78,21 @@ def _tell(out: Output, line: dict[str, str]) -> None:
     if out.machine:
         out.json(line)
         return
-    words = " ".join(value for key, value in line.items() if key not in ("time", "kind", "topic"))
-    style = next((style for word, style in _STYLES.items() if word in words), "")
-    out.text(f"{line['time'][11:]} {line['kind']:<9} {words}", style)
+    words = [_word(line[key]) if key in _BARE else line[key] for key in line if key not in ("time", "kind", "topic")]
+    out.line(f"{line['time'][11:]} {_word(line['kind']):<9} {' '.join(words)}", _style_of(line))
+
+
+def _style_of(line: dict[str, str]) -> str:
+    if "error" in line or _FAULT in line.get("about", ""):
+        return "red"
+    return {"status=offline": "red", "status=online": "green"}.get(line.get("status", ""), "")
+
+
+def _word(value: str) -> str:
+    """A value of a peer as one word: in quotation marks, if it could be taken for several words or another field."""
+    text = one_line(value, _LONGEST)
+    plain = text == value and text and not set(text) & set(' ="')
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[str, str]:
@@ -104,18 +118,18 @@ def described(topics: Topics, message: InboundMessage, payloads: bool) -> dict[s
     try:
         data: Any = json.loads(message.payload)
     except (ValueError, RecursionError):
-        return {**line, "about": f"{len(message.payload)} bytes that are no JSON: an error of its sender"}
+        return {**line, "about": f"{len(message.payload)} bytes that are no JSON: {_FAULT}"}
     if not isinstance(data, dict):
-        return {**line, "about": "no JSON object: an error of its sender"}
+        return {**line, "about": f"no JSON object: {_FAULT}"}
     fields = cast("dict[str, Any]", data)
     for key in ("client", "from", "to", "server", "status", "state", "type", "action"):
         if isinstance(fields.get(key), str) and fields[key] != line.get("of"):
-            line[key] = one_line(f"{key}={fields[key]}", _LONGEST)
+            line[key] = f"{key}={_word(fields[key])}"
     for key in ("call_id", "task_id"):
         if isinstance(fields.get(key), str):
             line[key] = one_line(fields[key], _LONGEST)
     if isinstance(fields.get("error"), dict):
-        line["error"] = one_line(f"error={fields['error'].get('type')}", _LONGEST)
+        line["error"] = f"error={_word(str(fields['error'].get('type')))}"
     if payloads:
         line["payload"] = one_line(message.payload.decode(errors="replace"), _LONGEST)
     return line

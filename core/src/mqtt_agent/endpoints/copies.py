@@ -15,6 +15,7 @@ from typing import Any
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import ConnectionLost, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
 from mqtt_agent.transport.subscriptions import Handler
@@ -22,7 +23,7 @@ from mqtt_agent.wire import Topics
 
 __all__ = ["CardAnswers", "CardQuestion"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ROUND_TRIPS = 10
 """How many times as long as the broker's confirmation an endpoint waits for the answers of the others."""

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import TopicNotAuthorized, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Bound, InboundMessage
 
 __all__ = ["BoundMarker", "Dialect"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Dialect:

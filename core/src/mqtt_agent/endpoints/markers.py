@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable
 
 from mqtt_agent.aio.waiting import within
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
 
 __all__ = ["MARKER_PREFIX", "Marker"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 MARKER_PREFIX: str = "barrier-"
 """The first characters of the id in a marker message that other clients can see."""

@@ -17,6 +17,7 @@ from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import ConnectionLost, TransportError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
@@ -24,7 +25,7 @@ from mqtt_agent.wire.messages import MAX_CARD_PAYLOAD
 
 __all__ = ["PATIENCE", "Retained", "Source"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 PATIENCE: float = 15.0
 """Seconds that peers get to publish their cards again after a broker has lost all retained messages."""

@@ -17,11 +17,12 @@ from mqtt_agent.aio.contexts import NeedsAsyncWith, refuse_in_event_loop
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.display import end_quietly
 from mqtt_agent.errors import MQTTAgentError, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection
 
 __all__ = ["Service", "only_imported"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 only_imported: contextvars.ContextVar[bool] = contextvars.ContextVar("only_imported", default=False)

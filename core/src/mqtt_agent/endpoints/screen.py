@@ -8,12 +8,13 @@ from functools import partial
 from mqtt_agent.endpoints.senders import claimed_sender, offered_tools
 from mqtt_agent.endpoints.trail import Trail
 from mqtt_agent.errors import AuditFailed
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage, MessageIdentity, Refusal
 from mqtt_agent.wire import Topics, is_identifier
 
 __all__ = ["Screen", "screen_messages", "why_unproven"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_TOLD = 1000
 _LONGEST = 300  # characters of a reason

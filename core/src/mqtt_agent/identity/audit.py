@@ -11,10 +11,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from mqtt_agent.errors import AuditFailed
+from mqtt_agent.logs import logger_of
 
 __all__ = ["Audit"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Audit:

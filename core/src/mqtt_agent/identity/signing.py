@@ -24,11 +24,12 @@ from mqtt_agent.identity.signatures import (
     single_text,
 )
 from mqtt_agent.identity.statements import STATEMENT_PROPERTY, Statement, Statements
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage, Proof, PublishProperties, Verify
 
 __all__ = ["MAX_SKEW", "Identity"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 MAX_SKEW: int = 120
 """How many seconds the clocks of two computers may differ (ours)."""

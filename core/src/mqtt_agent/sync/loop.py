@@ -24,10 +24,11 @@ from mqtt_agent.display.frames import place_here
 from mqtt_agent.display.screen import find_shell
 from mqtt_agent.display.uncaught import end_quietly
 from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, MQTTAgentError
+from mqtt_agent.logs import logger_of
 
 __all__ = ["Background"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,12 +9,13 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.outlived import Outlived, identify_status
 from mqtt_agent.errors import TransportError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.wire import AgentStatus, ServerCard, Topics, decode, is_identifier
 
 __all__ = ["HostingAgents"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class HostingAgents:

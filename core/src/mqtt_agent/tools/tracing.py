@@ -32,6 +32,7 @@ from mqtt_agent.errors import (
     ToolFailed,
     ToolUnavailable,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.metering import harmless
 from mqtt_agent.tools.measuring import AT_CALLER, AT_SERVER
 from mqtt_agent.version import __version__
@@ -40,7 +41,7 @@ from mqtt_agent.wire.calls import CANCELED
 
 __all__ = ["ENABLED", "trace_context", "traced_call", "traced_handler"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 try:
     from opentelemetry import propagate, trace

@@ -15,6 +15,7 @@ from mqtt_agent.errors import (
     TopicNotAuthorized,
     TransportError,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.credentials import Credentials, Password, check_login
 from mqtt_agent.transport.dialer import Dialer
@@ -33,7 +34,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Connection"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Connection(Publishing):

@@ -7,11 +7,12 @@ import logging
 from functools import partial
 
 from mqtt_agent.aio.seen import Seen
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.reasons import is_denied
 
 __all__ = ["tell_if_denied", "tell_when_denied"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _told = Seen(1000)  # the kinds of messages that were told
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 
 from mqtt_agent.errors import ConnectionRefused, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.driver import ConnectOptions, LinkSettings
 from mqtt_agent.transport.failover import Brokers
@@ -19,7 +20,7 @@ from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Dialer"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Dialer:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.lifecycle import Lifecycle, surely
 from mqtt_agent.errors import ConnectedBeforeFork, ConnectionLost, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.dialer import Dialer
 from mqtt_agent.transport.outbox import Outbox
 from mqtt_agent.transport.reconnect import Reconnector
@@ -15,7 +16,7 @@ from mqtt_agent.transport.subscriber import Subscriber
 
 __all__ = ["Lifetime"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _SENT_WITHIN = 5.0
 """Seconds that a stop waits until the broker has confirmed the messages."""

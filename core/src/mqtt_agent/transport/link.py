@@ -18,6 +18,7 @@ from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import run_in_thread
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.acknowledgements import Acknowledgements
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.connect_errors import WRONG_PORT, explain, refused
@@ -49,7 +50,7 @@ from mqtt_agent.transport.reasons import IDENTIFIER_IN_USE, QUOTA_EXCEEDED, expl
 
 __all__ = ["Link"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ATTEMPTS = 6  # for a packet that a broker refuses with a reason that may pass
 _FIRST_QUOTA_WAIT, _LONGEST_QUOTA_WAIT = 0.2, 2.0  # seconds

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mqtt_agent.errors import ConnectionLost, PayloadTooLarge, QueueFull, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.metering import Levels
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.failover import Brokers
@@ -22,7 +23,7 @@ from mqtt_agent.transport.suspects import Suspects
 
 __all__ = ["Outbox"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MAX_HEADER = 4096
 """Bytes that are reserved for the topic and the properties of a packet."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from mqtt_agent.errors import PayloadTooLarge, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.message import PublishProperties, UnsignedMessage
 from mqtt_agent.transport.packing import PackedPublish, pack_user_property
@@ -16,7 +17,7 @@ from mqtt_agent.transport.suspects import Key
 
 __all__ = ["Publication"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Publication:

@@ -12,12 +12,13 @@ import paho.mqtt.client as paho
 
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.driver import LinkSettings, PahoClient
 from mqtt_agent.transport.socket import BufferedSocket
 
 __all__ = ["Pump"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _HIGH_WATER = 256 * 1024  # unsent bytes above which senders wait
 _LINGER = 1.0  # seconds

@@ -22,6 +22,7 @@ from mqtt_agent.errors import (
     TopicNotAuthorized,
     TransportError,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.metering import Counter
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.dialer import Dialer
@@ -37,7 +38,7 @@ from mqtt_agent.transport.waits import ReconnectWaits
 
 __all__ = ["Reconnector"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _FIRST_ATTEMPTS = 3
 _CLEAN_WITHIN = 30.0  # seconds to wait for a link with a new session

@@ -12,6 +12,7 @@ import time
 from datetime import datetime
 
 from mqtt_agent.aio.backoff import Backoff
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.credentials import Credentials, IssuedToken, Login, Password, Token
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
@@ -19,7 +20,7 @@ from mqtt_agent.transport.outbox import Outbox
 
 __all__ = ["Renewal", "renewal_delay", "token_expiry"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MARGIN = 1.0
 """Seconds. A token is renewed at least this long before it expires, and at least this long after the connect."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from mqtt_agent.errors import BrokerNotSupported, ConnectionLost, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
@@ -16,7 +17,7 @@ from mqtt_agent.transport.subscriptions import Handler, Subscription, Subscripti
 
 __all__ = ["Subscriber"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Subscriber:

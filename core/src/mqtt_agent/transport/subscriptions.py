@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mqtt_agent.errors import TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.message import InboundMessage
 
 __all__ = ["Handler", "Subscription", "Subscriptions"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 T = TypeVar("T")
 Handler = Callable[[InboundMessage], None]

@@ -18,6 +18,7 @@ from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.errors import TokenNotIssued
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport.connect_errors import explain
 from mqtt_agent.transport.credentials import IssuedToken, Token, TokenSource
 from mqtt_agent.transport.http_post import Answer, Server
@@ -26,7 +27,7 @@ from mqtt_agent.transport.token_answers import HeldLogin, read_login
 
 __all__ = ["TokenService"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 T = TypeVar("T")
 

@@ -21,10 +21,11 @@ import pydantic_core
 from pydantic import BaseModel
 
 from mqtt_agent.errors import WireError
+from mqtt_agent.logs import logger_of
 
 __all__ = ["DIGEST_SIZE", "MAX_DEPTH", "fingerprint", "mended", "mended_text", "plain_form"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 MAX_DEPTH: int = 200
 """How many levels of arrays and objects a message may have."""

@@ -20,6 +20,7 @@ from a2a.utils.errors import (
 from mqtt_agent import Agent
 from mqtt_agent.adapting.asking import answer_from_text
 from mqtt_agent.adapting.background import within
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.errors import TaskNotFound, TaskRejected
@@ -31,7 +32,7 @@ from a2a_mqtt_agent.views import Update, view_of
 
 __all__ = ["Caller"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 TYPE: str = "mqtt-agent/type"
 """The key of a request's metadata that chooses the agent's handler."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import InternalError
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import MQTTAgentError, StoreError
 from mqtt_agent.wire import TaskResult
@@ -19,7 +20,7 @@ from a2a_mqtt_agent.waiting import Waiting
 
 __all__ = ["Followed"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 _MOST_WAITING, _MOST_BYTES = 10_000, 16 * 1024 * 1024

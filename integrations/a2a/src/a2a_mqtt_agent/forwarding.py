@@ -13,6 +13,7 @@ from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
 from mqtt_agent import TaskContext
 from mqtt_agent.adapting.background import within
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
 from mqtt_agent.wire import Part, TaskMessage
 
@@ -34,7 +35,7 @@ from a2a_mqtt_agent.views import RESULT
 
 __all__ = ["Forwarded"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _POLLED_EVERY = 1.0
 """Seconds between two looks at a task of an agent that cannot stream."""

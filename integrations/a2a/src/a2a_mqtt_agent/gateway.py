@@ -13,6 +13,7 @@ from a2a.types import a2a_pb2 as a2a
 from mqtt_agent import Agent
 from mqtt_agent.adapting.bearers import SPEAKS_FOR_OTHERS, Identity, is_loopback
 from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents.store import TaskStore
 from mqtt_agent.wire import AgentCard
 from starlette.types import ASGIApp
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Gateway:

@@ -11,11 +11,12 @@ from typing import Any
 from a2a.server.request_handlers.request_handler import validate_request_params
 from a2a.utils.errors import A2AError, InternalError, InvalidParamsError
 from mqtt_agent.adapting.failures import hide
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import InvalidIdentifier, PeerUnavailable
 
 __all__ = ["answers", "hidden"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 def hidden(error: Exception) -> A2AError:

@@ -15,15 +15,18 @@ from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from mqtt_agent import Agent, AgentSkill, TaskContext
+from mqtt_agent.adapting.logs import logger_of
 from typing_extensions import Self
 
+from a2a_mqtt_agent.bounds import ask_plainly, bound
 from a2a_mqtt_agent.forwarding import Forwarded
 from a2a_mqtt_agent.proving import Login, LoginAuth
+from a2a_mqtt_agent.pushing import public_address
 from a2a_mqtt_agent.trouble import Trouble
 
 __all__ = ["RemoteAgent"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _AT_ONCE = 64
 """How many tasks are followed at once. The remote agent does the work."""
@@ -123,11 +126,12 @@ class RemoteAgent:
             verify = card_verifier(trust)
         timeout = httpx.Timeout(_CONNECT, read=_READ)
         base = url.removesuffix("/").removesuffix(AGENT_CARD_WELL_KNOWN_PATH)
-        hooks = {"request": [_headers_for(httpx.URL(base), dict(headers or {}))]}
+        hooks = {"request": [ask_plainly, _headers_for(httpx.URL(base), dict(headers or {}))], "response": [bound]}
         login = login or Login()
         http = httpx.AsyncClient(timeout=timeout, follow_redirects=False, event_hooks=hooks, verify=login.verify())
         try:
             card = await A2ACardResolver(http, base).get_agent_card(signature_verifier=verify)
+            await check_places(card, httpx.URL(base))
             http.auth = LoginAuth(login, card, httpx.URL(base))
             return cls(card, base, agent_id, http, **options)
         except (A2AClientError, httpx.HTTPError) as error:
@@ -180,6 +184,28 @@ class RemoteAgent:
             trouble=self._trouble,
         )
         return await forwarded.run()
+
+
+async def check_places(card: a2a.AgentCard, base: httpx.URL) -> None:
+    """Check that the card of a public host names no host of a private network, which would get the tasks.
+
+    Args:
+        card: The card.
+        base: Where the card was found.
+
+    Raises:
+        ConnectionError: The card names such a host.
+    """
+    for each in card.supported_interfaces:
+        try:
+            place = httpx.URL(each.url)
+            if place.host == base.host or await public_address(place.host, place.port or 443) is not None:
+                continue
+            is_public = await public_address(base.host, base.port or 443) is not None
+        except (httpx.InvalidURL, OSError, UnicodeError):
+            continue  # no address, or a name without one: nothing is sent there
+        if is_public:
+            raise ConnectionError(f"the card at {base} names {place.host}, which is no public host: ask its owner")
 
 
 def _skill(skill: a2a.AgentSkill) -> AgentSkill:

@@ -17,6 +17,7 @@ from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
 from a2a.utils.proto_utils import to_stream_response
 from a2a.utils.push_url_validator import validate_push_notification_url
 from google.protobuf.json_format import MessageToDict, ParseDict
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.errors import StoreError
 from mqtt_agent.wire import TaskState
@@ -29,7 +30,7 @@ from a2a_mqtt_agent.waiting import Waiting
 
 __all__ = ["Pusher"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0
 """Seconds between two tries to tell an address the end of a task."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 import httpx
 from a2a.client.errors import A2AClientError
 
+from a2a_mqtt_agent.bounds import AnswerTooLarge
 from a2a_mqtt_agent.proving import NoToken
 from a2a_mqtt_agent.trouble import Trouble
 
@@ -29,7 +30,7 @@ def is_transient(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(cause, httpx.HTTPStatusError):
         return cause.response.status_code >= 500 or cause.response.status_code in (408, 429)
-    return True
+    return not isinstance(cause, AnswerTooLarge)
 
 
 def was_not_reached(error: BaseException) -> bool:

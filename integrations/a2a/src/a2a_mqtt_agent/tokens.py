@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
+from mqtt_agent.adapting.logs import logger_of
 
 from a2a_mqtt_agent.settings_file import is_https, read_strings
 from a2a_mqtt_agent.signing import keys_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenIssuer", "Tokens"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _KEPT = 3600.0
 """Seconds after which the keys of an address are fetched again."""

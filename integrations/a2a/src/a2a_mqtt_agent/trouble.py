@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from mqtt_agent.adapting.logs import logger_of
+
 __all__ = ["Trouble"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_REASONS = 5
 

@@ -10,6 +10,7 @@ from typing import Any
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.wire import Artifact, Part, Task, TaskEvent, TaskMessage, TaskResult, TaskState, read_result_state
 
@@ -17,7 +18,7 @@ from a2a_mqtt_agent.translating import ASKING, from_part, note, plain, state_of,
 
 __all__ = ["RESULT", "Update", "apply", "direct_message", "saved_of", "updates_at_end", "updates_of", "view_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 RESULT: str = "result"
 """The id of the artifact that has the value which the agent's handler returned."""

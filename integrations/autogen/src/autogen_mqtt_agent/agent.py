@@ -27,6 +27,7 @@ from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.content import Block
 from mqtt_agent.adapting.conversations import Conversations
 from mqtt_agent.adapting.forks import in_child
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.requesters import Requester, RequesterSettings
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
@@ -46,7 +47,7 @@ from autogen_mqtt_agent.turns import MAX_PAYLOAD, Control
 
 __all__ = ["MQTTAgent"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _SHORT_RETENTION = 600.0
 """Seconds that turns are kept in the memory of a process whose agent id is new: no other process can ask for them."""

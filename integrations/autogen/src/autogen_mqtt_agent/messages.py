@@ -15,10 +15,11 @@ from autogen_agentchat.messages import (
     TextMessage,
     ThoughtEvent,
 )
+from mqtt_agent.adapting.logs import logger_of
 
 __all__ = ["AnyMessage", "Codec", "essence"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 AnyMessage = BaseAgentEvent | BaseChatMessage
 

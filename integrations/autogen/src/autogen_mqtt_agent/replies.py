@@ -16,6 +16,7 @@ from autogen_agentchat.messages import (
 )
 from mqtt_agent import TaskEvent
 from mqtt_agent.adapting.content import Block, Text, as_text, in_words
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.parts import read_artifact
 from pydantic import ValidationError
 
@@ -25,7 +26,7 @@ from autogen_mqtt_agent.turns import Answer, Told
 
 __all__ = ["Replies"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Replies:

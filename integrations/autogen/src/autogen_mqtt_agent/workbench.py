@@ -15,6 +15,7 @@ from mqtt_agent import TLS, CallHandle, Connection, Password, Token, ToolCard
 from mqtt_agent.adapting.callers import last
 from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.finding import EmptyHands, OnUnavailable, Selection, find_tools, tell_missing
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.adapting.schemas import speakable
 from mqtt_agent.adapting.streaming import Emit, stream
@@ -34,7 +35,7 @@ from autogen_mqtt_agent.saved import MQTTWorkbenchConfig
 
 __all__ = ["MQTTTool", "MQTTWorkbench", "mqtt_tools"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class MQTTWorkbench(StaticStreamWorkbench):

@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from mqtt_agent.adapting.forks import in_child
+from mqtt_agent.adapting.logs import logger_of
 
 from langchain_mqtt_agent._langgraph import interrupt, scratchpad_of, send_resume
 from langchain_mqtt_agent.places import notes_of
 
 __all__ = ["answer_of", "pass_over"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _OWNER = "mqtt_agent_question"
 """The key of an entry for a question. Its value is the place that asks."""

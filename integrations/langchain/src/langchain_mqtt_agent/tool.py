@@ -13,6 +13,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from mqtt_agent import ToolCard
 from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.failures import concerns_model
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.providers import Provider, fitting, troubles
 from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
 from mqtt_agent.adapting.steps import CallSteps
@@ -33,7 +34,7 @@ from langchain_mqtt_agent.run import Artifact, Run, Work
 
 __all__ = ["HandleToolError", "MQTTTool", "RemoteTool", "make_tool"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 OnToolQuestion = Callable[[str, dict[str, Any] | None], Any]
 """Answers a question of a tool: gets the question and the JSON Schema of the answer, or None instead of a schema."""

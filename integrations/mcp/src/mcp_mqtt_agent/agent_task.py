@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mqtt_agent.adapting.asking import elicitation, read_answer
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import MQTTAgentError, TaskError
 from mqtt_agent.tools import CallQuestion, Elicited, OnQuestion
@@ -21,7 +22,7 @@ from mcp_mqtt_agent.hiding import hidden
 
 __all__ = ["AgentTask", "OnProgress"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 OnProgress = Callable[[TaskEvent], Awaitable[None]]
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from mcp_types import METHOD_NOT_FOUND
 from mqtt_agent.adapting.changes import LISTEN
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import MQTTAgentError, ToolError, ToolNameTaken
 from mqtt_agent.tools import ServerRequest, ToolContext, ToolResult, ToolServer
 from mqtt_agent.wire import validate_identifier
@@ -20,7 +21,7 @@ from mcp_mqtt_agent.upstream import Tools, Upstream, over_http, over_stdio
 
 __all__ = ["Bridge"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _RESERVED = "io.modelcontextprotocol/"
 _REQUESTS = (

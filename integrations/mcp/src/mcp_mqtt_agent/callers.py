@@ -11,12 +11,13 @@ from typing import Any
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST, ProgressNotificationParams
 from mqtt_agent.adapting.background import BackgroundTasks, within
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
 from mqtt_agent.tools import ELICITATION, ToolContext
 
 __all__ = ["Callers"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _CLEAR_WITHIN = 10.0
 """Seconds in which it must become clear for which call the server asks."""

@@ -17,12 +17,13 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mqtt_agent.adapting.background import within
+from mqtt_agent.adapting.logs import logger_of
 
 from mcp_mqtt_agent.lines import error_for, read_line
 
 __all__ = ["Streams", "child_process", "environment"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
 """What a connection to an MCP server is made of: the stream to read from, and the stream to write to."""

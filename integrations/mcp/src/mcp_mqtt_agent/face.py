@@ -16,6 +16,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent import Agent
 from mqtt_agent.adapting.lacking import AGENT
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.agents import TaskHandle
 from mqtt_agent.errors import CallError, MQTTAgentError, TaskError
@@ -43,7 +44,7 @@ from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Face"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _RESERVED = "io.modelcontextprotocol/"
 _NEEDS_TASK = "this tool can only be called as a task"

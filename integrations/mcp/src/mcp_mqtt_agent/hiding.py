@@ -7,11 +7,12 @@ import logging
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.failures import hide
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import InvalidIdentifier, PayloadTooLarge, WireError
 
 __all__ = ["hidden"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 def hidden(error: Exception, what: str) -> MCPError:

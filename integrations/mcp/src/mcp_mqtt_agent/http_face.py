@@ -13,6 +13,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mqtt_agent import Agent
 from mqtt_agent.adapting.bearers import Identity, by_bearer, identity_of, is_loopback
 from mqtt_agent.adapting.http_serving import listening_at, serve_until_canceled
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
 from starlette.datastructures import Headers
@@ -23,7 +24,7 @@ from mcp_mqtt_agent.face import Face
 
 __all__ = ["HTTPFaces", "serve_http"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class HTTPFaces:

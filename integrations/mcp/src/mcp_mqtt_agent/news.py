@@ -20,11 +20,12 @@ from mcp.server.subscriptions import (
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.background import BackgroundTasks
 from mqtt_agent.adapting.changes import LISTS, RESOURCE_UPDATED
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.tools import ServerChange
 
 __all__ = ["News"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _TOGETHER = 0.05
 """Seconds in which several changes are told as one."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
 from pydantic import BaseModel
@@ -23,7 +24,7 @@ from mcp_mqtt_agent.logs import Logs
 
 __all__ = ["OpenCall", "OpenCalls", "asks_at_once", "may_ask"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ENDED_WITHIN = 5.0
 """Seconds in which a cancellation must be on its way when the face stops."""

@@ -17,6 +17,7 @@ from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.transport_context import TransportContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.background import within
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.tools import ELICITATION
 from mqtt_agent.wire import LOG_LEVELS
 from pydantic import ValidationError
@@ -27,7 +28,7 @@ from mcp_mqtt_agent.version import __version__
 
 __all__ = ["Session"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_PAGES = 1000
 _LISTED_WITHIN = 120.0

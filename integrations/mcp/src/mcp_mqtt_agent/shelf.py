@@ -12,6 +12,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import InvalidUriTemplate, UriTemplate
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.lacking import SERVER, sentences
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.naming import model_name
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import Entries, ToolClient
@@ -25,7 +26,7 @@ from mcp_mqtt_agent.showing import offline_servers
 
 __all__ = ["Shelf"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_BYTES = 8 * 1024 * 1024
 """Bytes of the largest content that a client gets in one message of MCP."""

@@ -14,6 +14,7 @@ import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.background import BackgroundTasks, Backoff, within
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolContext
 
@@ -25,7 +26,7 @@ from mcp_mqtt_agent.watching import Asker, OnChange, Watching, changes_of
 
 __all__ = ["Tools", "Upstream", "over_http", "over_stdio"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 Tools = list[dict[str, Any]]
 Connect = Callable[[], AbstractAsyncContextManager[Streams]]

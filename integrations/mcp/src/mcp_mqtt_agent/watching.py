@@ -18,13 +18,14 @@ from mcp.client.subscriptions import (
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.adapting.background import BackgroundTasks
 from mqtt_agent.adapting.changes import LISTS, RESOURCE_UPDATED, URIS, listened
+from mqtt_agent.adapting.logs import logger_of
 
 from mcp_mqtt_agent.places import Places
 from mcp_mqtt_agent.session import Session
 
 __all__ = ["Asker", "OnChange", "Watching", "changes_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 Asker = tuple[str, bool]
 """The name of a client, and whether it is proven."""

@@ -13,12 +13,13 @@ from typing_extensions import Unpack
 from mqtt_agent.agents.store import ACTIVE, RESERVED_SEQS, Changes, TaskKey, TaskRecord, TaskStore
 from mqtt_agent.agents.store.retrying import StoreRetry
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, TaskCanceled
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import PacedSender, tell_if_denied
 from mqtt_agent.wire import ASKING, Artifact, TaskEvent, TaskState, encode
 
 __all__ = ["Attempt"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _HELD_FOR = 0.02
 """Seconds for which the news that a handler has begun is held back. The result of a short handler says the same."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.logs import logger_of
 
 __all__ = ["background_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 def background_of(scope: Scope) -> BackgroundTasks:

@@ -15,11 +15,12 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import StoreError, TaskCanceled
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import Task, TaskState
 
 __all__ = ["Completion"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Completion:

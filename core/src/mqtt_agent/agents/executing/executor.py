@@ -23,12 +23,13 @@ from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import follow_threads
+from mqtt_agent.logs import logger_of
 from mqtt_agent.metering import Durations, Levels
 from mqtt_agent.wire import Task, TaskState
 
 __all__ = ["TaskExecutor"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _CONFIRMED_WITHIN = 5.0
 """Seconds to wait until the broker has confirmed the last results of an agent that stops."""

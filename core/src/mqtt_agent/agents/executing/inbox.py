@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -16,21 +17,25 @@ import pydantic_core
 
 from mqtt_agent.agents.executing.ledger import ReceivedTasks
 from mqtt_agent.agents.executing.replies import Replies
+from mqtt_agent.agents.retention import checked_retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
 from mqtt_agent.wire.tasks import MOST_ASKED
 
 __all__ = ["Inbox"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_OF_ONE, _MOST_OF_ALL = 1000, 5000
 """How many messages about many tasks may wait, of one requester and in all. A requester sends further ones again."""
+_SKEW, _LEAST_REMEMBERED = 120.0, 600.0  # seconds; clocks may differ, and a message may wait at the broker
+_FROM_SESSION_WITHIN = 5.0  # seconds
 _TOO_MANY_EARLY = "a cancel of a task that has not arrived, because too many such cancels are kept already"
 
 
@@ -42,10 +47,16 @@ class Inbox:
         received: Gets the valid messages.
         replies: Sends the rejections of invalid tasks.
         allowed: The requesters whose tasks are run; None means all.
+        retention: How many seconds a finished task is kept; None or infinity means for ever.
     """
 
     def __init__(
-        self, scope: Scope, received: ReceivedTasks, replies: Replies, allowed: frozenset[str] | None = None
+        self,
+        scope: Scope,
+        received: ReceivedTasks,
+        replies: Replies,
+        allowed: frozenset[str] | None = None,
+        retention: float | None = None,
     ) -> None:
         self._scope = scope
         self._received = received
@@ -53,6 +64,8 @@ class Inbox:
         self._allowed = allowed
         self._tasks = BackgroundTasks(self._on_failure)
         self._many: Counter[str] = Counter()  # by requester: its messages about many tasks that wait or are worked on
+        self._remembers = max(checked_retention(retention) - _SKEW, _LEAST_REMEMBERED)
+        self._began = time.time()
         self._faults = FaultLog(logger)
 
     def on_task(self, message: InboundMessage) -> None:
@@ -110,6 +123,12 @@ class Inbox:
         return self._allowed is None or sender in self._allowed
 
     async def _take(self, task: Task, message: InboundMessage, reply_to: str | None, expires_at: float | None) -> None:
+        if self._may_be_forgotten(message) and await self._received.find(task.task_id, task.sender) is None:
+            # If the requester still waits, it asks for the task, and sends it again with a new signature.
+            what = "a task that may be the repeat of a forgotten task"
+            self._faults.refuse(message, what, f"task {task.task_id} of {task.sender!r} was signed too long ago")
+            message.acknowledge()
+            return
         verified = task.sender is not None and message.proves(task.sender)
         take = partial(self._received.take, task, reply_to, expires_at, message, verified=verified)
         try:
@@ -118,6 +137,21 @@ class Inbox:
             if error.permanent:  # a repeat would fail too, and without its PUBACK the broker sends nothing more
                 message.acknowledge()
             raise
+
+    def _may_be_forgotten(self, message: InboundMessage) -> bool:
+        """Whether a task may have run, although the store does not know it.
+
+        A signature on a task without an end is valid for ever, and somebody may have captured it. A store forgets the
+        finished tasks after their retention, and a store in memory forgets all of them with its process. Only a task
+        from the session that the broker has kept for the earlier process has not run.
+        """
+        if not message.must_be_proven:
+            return False
+        now, signed_at = time.time(), message.proof.signed_at / 1000
+        if signed_at < now - self._remembers:
+            return True
+        from_session = self._scope.connection.session_present and now < self._began + _FROM_SESSION_WITHIN
+        return signed_at < self._scope.store.since and not from_session
 
     def _problem(self, task: Task, reply_to: str | None, *, bound: bool) -> str | None:
         """Why a task is refused; None when the task is valid."""

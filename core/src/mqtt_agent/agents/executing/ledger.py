@@ -21,12 +21,13 @@ from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, OPEN, RESERVED_SEQS, TaskKey, TaskRecord
 from mqtt_agent.agents.store.base import VERIFIED
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ASKING, Task, TaskEvent, TaskFault, TaskState, encode
 
 __all__ = ["ReceivedTasks"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _FRESH = 5.0
 """Seconds for which a result is left to the member that has worked on the task. A requester asks again after 10 s."""

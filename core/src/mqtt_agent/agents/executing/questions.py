@@ -8,19 +8,18 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
 from pydantic import BaseModel
 
 from mqtt_agent.agents.executing.attempt import Attempt
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import TaskState, checked_json
-from mqtt_agent.wire.faults import faults_in
-from mqtt_agent.wire.schemas import schema_validator
+from mqtt_agent.wire.schemas import Checker, schema_validator
 
 __all__ = ["Questions", "fault_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MAX_FAULTS = 5
 """How many faults of an answer the requester is told at most."""
@@ -231,9 +230,7 @@ def fault_of(answer: Any, schema: Any) -> str | None:
     if schema is None:
         return None
     try:
-        schema_validator("the schema of the question", schema).validate(answer)
-    except jsonschema_rs.ValidationError as error:
-        return "; ".join(each.told("the answer's", "the answer") for each in faults_in(error, schema)[:_MAX_FAULTS])
+        faults = Checker("the schema of the question", schema).fault_of(answer)
     except ValueError as error:
         return str(error)
-    return None
+    return "; ".join(each.told("the answer's", "the answer") for each in faults[:_MAX_FAULTS]) or None

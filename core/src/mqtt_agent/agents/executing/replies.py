@@ -15,13 +15,14 @@ from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties
 from mqtt_agent.wire import TERMINAL, Task, TaskEvent, TaskFault, TaskState, encode, new_task_id
 from mqtt_agent.wire.tasks import UNKNOWN_TASK
 
 __all__ = ["Replies"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Replies:

@@ -21,11 +21,12 @@ from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.handlers import raised_by, run_for_handler
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import TaskExpired
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import Task, TaskFault, TaskState
 
 __all__ = ["Handlers", "Run"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 @dataclass

@@ -9,11 +9,12 @@ from mqtt_agent.agents.executing.ledger import ReceivedTasks
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.pool import PoolMember
 from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import MemberNote, TaskState
 
 __all__ = ["SharedWork"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class SharedWork:

@@ -17,11 +17,12 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, Changes, Outline, TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import MQTTAgentError, StoreError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import Task, TaskFault, TaskResult, TaskState
 
 __all__ = ["DelegatedTasks"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _STORED_WITHIN = 0.2
 """Seconds until the state of a task is stored, unless the task has ended by then."""

@@ -20,12 +20,13 @@ from mqtt_agent.display.suggestions import did_you_mean, hint_for
 from mqtt_agent.endpoints.listing import NOT_ALL_CARDS, all_arrived
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.errors import ConnectionLost, PeerUnavailable
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, Task, TaskEvent, TaskMessage, TaskState, read_time, validate_identifier
 
 __all__ = ["Requester"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Requester:

@@ -17,6 +17,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import OPEN, TaskRecord
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage, StoreError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import check_reason_code
 from mqtt_agent.wire import Control, TaskFault
 from mqtt_agent.wire.agents import ASK
@@ -24,7 +25,7 @@ from mqtt_agent.wire.tasks import MOST_ASKED
 
 __all__ = ["Resender"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 T = TypeVar("T")
 

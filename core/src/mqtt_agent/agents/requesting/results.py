@@ -24,6 +24,7 @@ from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskRecord
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import StoreError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import (
     ASKING,
@@ -41,7 +42,7 @@ from mqtt_agent.wire.tasks import unknown_tasks
 
 __all__ = ["Results"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _UNREADABLE = 3
 """How many unreadable results on plain topics end a task."""

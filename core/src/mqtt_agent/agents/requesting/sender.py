@@ -25,13 +25,14 @@ from mqtt_agent.errors import (
     TopicNotAuthorized,
     TransportError,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS, PublishProperties, check_reason_code
 from mqtt_agent.transport.packing import message_expiry
 from mqtt_agent.wire import Control, TaskFault, encode
 
 __all__ = ["CONFIRMED_WITHIN", "TaskSender"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 CONFIRMED_WITHIN = 5.0
 """Seconds to wait for the broker's confirmation. An unconfirmed message is sent again after a reconnect."""

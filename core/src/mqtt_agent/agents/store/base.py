@@ -196,7 +196,13 @@ class TaskStore(ABC):
     repeat must not do harm: :meth:`add` then returns the record that is there, and :meth:`change` refuses to change a
     task that has ended. When no repeat can succeed, the error has ``permanent`` true: a value cannot be stored, or
     a record is damaged.
+
+    Attributes:
+        since: The store knows nothing of the time before, as one that lives in memory; Unix seconds. 0 means that the
+            store is older than its process.
     """
+
+    since: float = 0.0
 
     @abstractmethod
     async def open(self) -> None:

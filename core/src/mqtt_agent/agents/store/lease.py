@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mqtt_agent.agents.store.base import ACTIVE
 from mqtt_agent.errors import StoreError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import TaskState, utc_now
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Beat", "Lease", "Pool"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ACTIVE = ", ".join(repr(state.value) for state in sorted(ACTIVE))
 _UNTIL = "clock_timestamp() + make_interval(secs => %(lease)s)"

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import StoreError
+from mqtt_agent.logs import logger_of
 
 __all__ = ["StoreRetry"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 5.0
 """Seconds until work is tried again: the first interval, and the longest."""

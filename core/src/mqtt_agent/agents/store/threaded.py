@@ -16,11 +16,12 @@ from mqtt_agent.agents.store.worker import Engine, Worker
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.seen import Seen
 from mqtt_agent.errors import StoreError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import TaskState
 
 __all__ = ["ThreadedStore"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _END_OF_KEY = 1 + len(TaskKey._fields)
 

@@ -13,10 +13,11 @@ from mqtt_agent.agents.store.pool_view import Held, Member, held, members_of, po
 from mqtt_agent.cli.console.rows import Rows
 from mqtt_agent.cli.console.work import TERMINAL, Item, Work, short
 from mqtt_agent.errors import StoreError
+from mqtt_agent.logs import logger_of
 
 __all__ = ["Pools"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _EVERY = 1.0
 """Seconds between two looks at the store."""

@@ -28,10 +28,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from mqtt_agent.cli.console.work import browser_json
 from mqtt_agent.cli.console.writing import BadRequest
+from mqtt_agent.logs import logger_of
 
 __all__ = ["Site", "WebServer"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _FILES = {
     "/": ("index.html", "text/html"),

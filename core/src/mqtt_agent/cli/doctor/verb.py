@@ -86,7 +86,8 @@ async def _examine(out: Output, examination: _Examination, url: BrokerURL) -> in
     except TransportError as error:
         _tell(out, await about_failure(error, url))
         return NOBODY_THERE if isinstance(error, BrokerUnreachable) else ANSWER_WAS_ERROR
-    out.note(f"\n{counts['wrong']} wrong, {counts['warning']} warnings, {counts['note']} notes", "bold")
+    out.note("")
+    out.note(f"{counts['wrong']} wrong, {counts['warning']} warnings, {counts['note']} notes", "bold")
     return ANSWER_WAS_ERROR if counts["wrong"] else 0
 
 
@@ -94,9 +95,9 @@ def _tell(out: Output, finding: Finding) -> None:
     if out.machine:
         out.json(finding.as_json())
         return
-    out.text(f"{finding.level:<8}{finding.check:<9}{finding.message}", _STYLES[finding.level])
+    out.line(f"{finding.level:<8}{finding.check:<9}{finding.message}", _STYLES[finding.level])
     if finding.next:
-        out.text(f"{'':<17}Next: {finding.next}")
+        out.line(f"{'':<17}Next: {finding.next}")
 
 
 class _Examination:

@@ -12,6 +12,7 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.handlers import is_async, run_in_thread
 from mqtt_agent.errors import InvalidIdentifier, MQTTAgentError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.tools.questions import ELICITATION, CallQuestion, Elicited
@@ -20,7 +21,7 @@ from mqtt_agent.wire import CallFault, InputAnswer, StreamMessage, checked_json,
 
 __all__ = ["Answering", "OnQuestion", "in_own_thread"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 OnQuestion = Callable[[CallQuestion], Any]
 """Answers a question of a tool. An ``async`` function is awaited."""

@@ -9,12 +9,13 @@ from typing import Literal
 
 from mqtt_agent.aio.arrivals import first_come
 from mqtt_agent.aio.steps import in_steps
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.wire import BOUND, ServerCard, ToolCard
 
 __all__ = ["Catalog"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MAX_LISTINGS = 16
 _MAX_NAMED = 16

@@ -7,6 +7,7 @@ import logging
 from functools import partial
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.pacing import PacedCalls
 from mqtt_agent.tools.calling.pending import PendingCall
@@ -14,7 +15,7 @@ from mqtt_agent.tools.calling.recovery import Recovery
 
 __all__ = ["FollowUp"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _EVERY = 1.0
 """Seconds between two looks at the calls under way."""

@@ -20,12 +20,13 @@ from mqtt_agent.errors import (
     ToolFailed,
     ToolUnavailable,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire import CallFault, Response, StreamMessage, read_error_type
 from mqtt_agent.wire.calls import CANCELED, INPUT
 
 __all__ = ["CallHandle", "error_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MAX_PARTIALS = 1000
 _LATE_PARTIALS = 1.0  # seconds

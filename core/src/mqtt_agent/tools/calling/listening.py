@@ -15,6 +15,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.feed import Feed
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, TopicNotAuthorized, TransportError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
 from mqtt_agent.tools.calling.scope import Scope
@@ -24,7 +25,7 @@ from mqtt_agent.wire.events import LISTEN, LISTS, RESOURCE_UPDATED, URIS, listen
 
 __all__ = ["Listening", "ServerChange", "ServerChanges"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ASK_AGAIN = 60.0
 """Seconds after which a server that has not answered is asked again."""

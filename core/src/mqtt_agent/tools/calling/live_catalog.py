@@ -18,6 +18,7 @@ from mqtt_agent.endpoints.markers import MARKER_PREFIX, Marker
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.endpoints.retained import PATIENCE, Retained, Source
 from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.changes import ToolChanges
 from mqtt_agent.tools.calling.scope import Scope
@@ -29,7 +30,7 @@ from mqtt_agent.wire.cards import LISTED, MAX_LISTED, OFFLINE_CARD_EXPIRY
 
 __all__ = ["RETURN_WITHIN", "LiveCatalog"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _TAKEN_OVER_WITHIN = PATIENCE
 """Seconds to wait for a takeover. A replica first asks for other claims for 2 s, and its own connection may break."""

@@ -31,6 +31,7 @@ from mqtt_agent.errors import (
     TopicNotAuthorized,
     TransportError,
 )
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.pacing import PacedCalls
@@ -48,7 +49,7 @@ from mqtt_agent.wire import Call, Cancel, Query, ServerCard, encode, new_call_id
 
 __all__ = ["OutgoingCalls"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _REMEMBERED = 1000
 _RESEND_AFTER = 0.1  # seconds

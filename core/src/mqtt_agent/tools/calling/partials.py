@@ -7,6 +7,7 @@ import logging
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.scope import Scope
@@ -15,7 +16,7 @@ from mqtt_agent.wire import StreamMessage, decode
 
 __all__ = ["PartialResults"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class PartialResults:

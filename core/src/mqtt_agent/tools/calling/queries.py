@@ -9,6 +9,7 @@ from typing import Any
 
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import CallTimeout, QueueFull, TransportError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import NO_MATCHING_SUBSCRIBERS
@@ -17,7 +18,7 @@ from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Queries"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _TIMEOUT = 5.0
 

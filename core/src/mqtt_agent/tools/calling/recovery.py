@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import ToolUnavailable
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.lost_servers import LostServers, takes
@@ -27,7 +28,7 @@ from mqtt_agent.wire.cards import LISTED
 
 __all__ = ["Decision", "Recovery", "Situation", "decide"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _BROKER_STOPS_WITHIN = 2.0
 """Seconds before the client's reconnect. A server that went offline in this time is expected to come back."""

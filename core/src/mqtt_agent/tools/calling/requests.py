@@ -11,6 +11,7 @@ from typing import Any
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.display.lacking import SERVER, sentences
 from mqtt_agent.errors import CallerNotAuthorized, CallError, ToolFailed, ToolUnavailable, TopicNotAuthorized
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.handle import error_of
 from mqtt_agent.tools.calling.live_catalog import RETURN_WITHIN, LiveCatalog
 from mqtt_agent.tools.calling.queries import Queries
@@ -20,7 +21,7 @@ from mqtt_agent.wire import ServerCard, to_json
 
 __all__ = ["Requests"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _MOST_PAGES = 1000
 _NO_SUCH_METHOD = "-32601"

@@ -7,6 +7,7 @@ import logging
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.live_catalog import LiveCatalog
 from mqtt_agent.tools.calling.outgoing import OutgoingCalls
 from mqtt_agent.tools.calling.pending import PendingCall
@@ -18,7 +19,7 @@ from mqtt_agent.wire.calls import DOES_NOT_FIT
 
 __all__ = ["Responses"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Responses:

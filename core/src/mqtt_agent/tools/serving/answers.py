@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import Connection, InboundMessage, PublishProperties, check_reason_code
 from mqtt_agent.wire import CallFault, Response, encode
 
 __all__ = ["Answers", "acknowledge", "fail"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class Answers:

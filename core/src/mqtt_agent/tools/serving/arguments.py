@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, cast, get_args
 
-import jsonschema_rs
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from mqtt_agent.errors import InvalidArguments
-from mqtt_agent.wire.faults import Fault, faults_in, pydantic_fault
-from mqtt_agent.wire.schemas import schema_validator
+from mqtt_agent.wire.efforts import Effort, branches
+from mqtt_agent.wire.faults import Fault, pydantic_fault
+from mqtt_agent.wire.schemas import NOT_TOLD, Checker
 
-__all__ = ["ArgumentsChecker", "UntitledSchema", "result_validator"]
+__all__ = ["ArgumentsChecker", "UntitledSchema", "result_checker"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -24,6 +25,12 @@ _MAX_FAULTS = 20
 """How many faults an error lists at most."""
 _LISTED_SIZE = 20_000
 """The size of the largest call for which an error lists several faults, in bytes."""
+_MOST_STEPS = 200_000
+"""The steps of the longest check with alternatives that contain themselves. It takes some tenths of a second."""
+_TOO_DEEP = (
+    "have too many levels: the types of this tool have alternatives that contain themselves, and nothing "
+    "tells them apart; its author can add a discriminator"
+)
 
 
 class ArgumentsChecker:
@@ -56,7 +63,6 @@ class ArgumentsChecker:
         whole: bool = False,
     ) -> None:
         self._tool = tool
-        self._validates = validate
         self._model: type[BaseModel] | None = None
         self._fields: list[tuple[str, str]] = []
         self._defaults: frozenset[str] = frozenset()
@@ -76,7 +82,7 @@ class ArgumentsChecker:
                     f"tool {tool!r}: the parameter {context!r} gets the context of the call, and the input schema has"
                     " an argument of this name: rename the parameter"
                 )
-        self._validator = _validator(tool, self.schema, compiled=validate)
+        self._checker = _checker(tool, self.schema, compiled=validate)
 
     def check(self, arguments: dict[str, Any], size: int) -> dict[str, Any]:
         """Check a call's arguments.
@@ -91,19 +97,16 @@ class ArgumentsChecker:
         Raises:
             InvalidArguments: The arguments do not fit the schema.
         """
-        try:
-            if self._validates:
-                self._validator.validate(arguments)
-        except jsonschema_rs.ValidationError as first:
+        if self._checker is not None and not self._checker.fits(arguments):
             # It would take seconds to list all faults of a large call.
-            errors = self._validator.iter_errors(arguments) if size <= _LISTED_SIZE else [first]
-            raise self._invalid([fault for error in errors for fault in faults_in(error, self.schema)]) from None
+            faults = self._checker.faults(arguments, everything=size <= _LISTED_SIZE)
+            if faults == [NOT_TOLD] and self._model is not None and not self._branches:
+                self._validated(self._model, arguments)  # follows the discriminators, and so finds the place
+            raise self._invalid(faults)
         if self._model is not None:
-            try:
-                values = self._model.model_validate(arguments)
-            except ValidationError as error:
-                details = error.errors(include_url=False, include_context=False)
-                raise self._invalid([pydantic_fault(detail) for detail in details]) from error
+            if self._branches and Effort(self.schema, discriminated=True).is_out_of_proportion(arguments, _MOST_STEPS):
+                raise self._invalid([Fault([], _TOO_DEEP)])
+            values = self._validated(self._model, arguments)
             given = values.model_fields_set | self._defaults
             return {name: getattr(values, attribute) for name, attribute in self._fields if attribute in given}
         if self._whole is not None:
@@ -113,6 +116,17 @@ class ArgumentsChecker:
         if unknown:
             raise self._invalid([Fault([name], "does not exist") for name in unknown])
         return dict(arguments)
+
+    def _validated(self, model: type[BaseModel], arguments: dict[str, Any]) -> BaseModel:
+        try:
+            return model.model_validate(arguments)
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False)
+            raise self._invalid([pydantic_fault(detail) for detail in details]) from error
+
+    @functools.cached_property
+    def _branches(self) -> bool:
+        return branches(self.schema)
 
     def _takes(self, name: str) -> bool:
         return name in self._shown or (self._takes_others and name not in self._hidden)
@@ -211,18 +225,18 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def _validator(tool: str, schema: dict[str, Any], *, compiled: bool) -> Any:
+def _checker(tool: str, schema: dict[str, Any], *, compiled: bool) -> Checker | None:
     if schema.get("type", "object") != "object":
         raise ValueError(f"tool {tool!r}: the input schema must describe an object, not {schema.get('type')!r}")
     if not compiled:
         return None
-    return schema_validator(f"tool {tool!r}: the input schema", schema)
+    return Checker(f"tool {tool!r}: the input schema", schema)
 
 
-def result_validator(tool: str, schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+def result_checker(tool: str, schema: Mapping[str, Any]) -> Checker:
     """Checks the results of a tool.
 
     Raises:
         ValueError: The schema is not valid JSON Schema, or refers to something outside itself.
     """
-    return schema_validator(f"tool {tool!r}: the output schema", dict(schema))
+    return Checker(f"tool {tool!r}: the output schema", dict(schema))

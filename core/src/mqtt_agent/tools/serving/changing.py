@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, ToolNameTaken
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.offering import Offered
 
 __all__ = ["Changes"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 Work = Callable[[list[str]], Awaitable["dict[str, ToolNameTaken] | None"]]
 """Changes the named tools. It returns the tools that could not be offered, each with the reason."""

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from mqtt_agent.errors import ToolNameTaken
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.wire import ServerCard
 
 __all__ = ["OnConflict", "SharedNames", "checked_on_conflict", "listed", "name_taken", "tell_refused"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 OnConflict = Literal["raise", "standby"]
 """What a server does about a tool whose name another server has: raise an error, or wait until the name is free."""

@@ -17,11 +17,12 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from mqtt_agent.errors import ToolError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.wire.contents import CONTENT_CHANGED, CONTENT_GONE
 
 __all__ = ["ContentFile", "FileIndex", "Owner", "Source", "opened", "pieces_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 Source = bytes | os.PathLike[str] | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
 """Where the bytes of a content come from. A text is none of these: one that a model wrote must not name a file."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.errors import ToolError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.content_files import ContentFile, FileIndex, Owner, Source, opened, pieces_of
 from mqtt_agent.tools.serving.content_settings import ContentSettings
 from mqtt_agent.tools.serving.results import SharedContent
@@ -22,7 +23,7 @@ from mqtt_agent.wire.contents import CHUNK_HEADER, CONTENT_GONE
 
 __all__ = ["Contents"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _THREADS = 4
 """How many chunks are read at once."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.deprecation import warn_renamed
 from mqtt_agent.errors import InputNotGiven, MQTTAgentError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.questions import ELICITATION, Elicited, as_object, elicitation, read_answer
 from mqtt_agent.tools.serving.content_files import Owner, Source
 from mqtt_agent.tools.serving.contents import Contents
@@ -21,7 +22,7 @@ from mqtt_agent.wire.calls import LOG_LEVELS
 
 __all__ = ["CallStream", "SyncToolContext", "ToolContext"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 T = TypeVar("T")
 

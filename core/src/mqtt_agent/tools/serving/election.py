@@ -36,6 +36,7 @@ from collections.abc import Awaitable, Callable
 from mqtt_agent.aio.seen import Seen
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.errors import ConnectionLost, MQTTAgentError, SubscriptionRefused, TopicNotAuthorized, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.replicas import ReplicaCards, place_in_line
 from mqtt_agent.tools.serving.scope import Scope
@@ -45,7 +46,7 @@ from mqtt_agent.wire import Query, ServerCard, encode, new_call_id
 
 __all__ = ["Election"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ASK_AFTER = 10.0
 """Seconds after which a replica on standby asks whether the replica that serves is still there."""

@@ -20,6 +20,8 @@ __all__ = ["Execution", "ServedTool", "content_of", "same_request"]
 
 _SMALL = 1024
 """The longest message, in bytes, that is kept without a digest. Few calls are repeated, and a digest takes time."""
+_MOST_MESSAGES = 8
+"""How many messages of one call are kept. Each may be as large as a call may be."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Execution:
         call: The call.
         reply_to: The caller's topic for responses, already validated.
         bound: Whether the call arrived on a sender-bound topic.
-        messages: The call's message and its repeats. All of them are acknowledged after the response was published.
+        messages: The call's message and its latest repeats. They are acknowledged after the response was published.
         expires: ``time.monotonic()`` after which the caller does not wait for the result any more; None means never.
         context: The context that the handler got. None before the handler is called, and after the handler has ended.
         task: The asyncio task that runs the call; None while the call waits for its turn.
@@ -102,6 +104,16 @@ class Execution:
     def user_properties(self) -> tuple[tuple[str, str], ...]:
         """The MQTT user properties of the call's message."""
         return self.messages[0].user_properties
+
+    def join(self, message: InboundMessage) -> None:
+        """Take a repeat of the call. A caller may send any number of them, so the older ones are acknowledged at once.
+
+        Args:
+            message: The repeat.
+        """
+        self.messages.append(message)
+        if len(self.messages) > _MOST_MESSAGES:
+            self.messages.pop(1).acknowledge()
 
     def stop(self, answer: CallFault) -> None:
         """Cancel the handler if it runs. If the call still waits for its turn, the handler is not called.

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mqtt_agent.aio.waiting import within
+from mqtt_agent.logs import logger_of
 from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
 from mqtt_agent.tools.serving.contents import Contents
@@ -26,7 +27,7 @@ from mqtt_agent.wire.calls import CANCELED
 
 __all__ = ["Executor"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _CANCELED_WITHIN = 2.0  # seconds
 _REASON = 300  # characters of a cancel's reason that the answer repeats
@@ -123,7 +124,7 @@ class Executor:
             if known.content != content_of(tool, call):
                 self._refuse_id(call, reply_to, message)
                 return
-            known.messages.append(message)
+            known.join(message)
             if known.task is not None:
                 message.work_started()
                 self.inputs.ask_again(key)

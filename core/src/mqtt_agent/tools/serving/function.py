@@ -8,17 +8,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-import jsonschema_rs
 import typing_extensions
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from typing_extensions import get_type_hints
 
 from mqtt_agent.aio.handlers import is_async
 from mqtt_agent.errors import ToolError
-from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_validator
+from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_checker
 from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
 from mqtt_agent.tools.serving.results import SharedContent, ToolResult
-from mqtt_agent.wire.faults import faults_in
 
 __all__ = ["ToolFunction"]
 
@@ -78,7 +76,7 @@ class ToolFunction:
         self.output_schema: dict[str, Any] | None = (
             dict(output_schema) if output_schema is not None else _output_schema(returns)
         )
-        self._result = result_validator(name, output_schema) if validate and output_schema is not None else None
+        self._result = result_checker(name, output_schema) if validate and output_schema is not None else None
 
     @property
     def wants_context(self) -> bool:
@@ -91,14 +89,11 @@ class ToolFunction:
         Raises:
             ToolError: The result does not fit.
         """
-        if self._result is None:
+        if self._result is None or self._result.fits(result):
             return
-        try:
-            self._result.validate(result)
-        except jsonschema_rs.ValidationError as error:
-            said = faults_in(error, self.output_schema)[0].told("the result's", "the result")
-            what = f"the tool ran, but its result does not fit its output schema: {said:.700}"
-            raise ToolError(what, code="RESULT_DOES_NOT_FIT") from error
+        said = self._result.faults(result, everything=False)[0].told("the result's", "the result")
+        what = f"the tool ran, but its result does not fit its output schema: {said:.700}"
+        raise ToolError(what, code="RESULT_DOES_NOT_FIT")
 
     def bind(self, arguments: dict[str, Any], context: ToolContext, size: int = 0) -> Callable[[], Any]:
         """Check a call's arguments, and prepare the call of the handler with them.

@@ -13,6 +13,7 @@ from typing import Any
 from mqtt_agent.aio.backoff import Backoff
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.errors import ConnectionLost, InputNotGiven, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.context import CallStream
 from mqtt_agent.tools.serving.execution import Execution
 from mqtt_agent.tools.serving.replay import CallKey
@@ -24,7 +25,7 @@ from mqtt_agent.wire.calls import INPUT
 
 __all__ = ["Inputs"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _FIRST_REPEAT, _LONGEST_REPEAT = 15.0, 300.0
 """Seconds after which a request for input without an answer is sent again."""

@@ -17,6 +17,7 @@ from mqtt_agent.aio.seen import Seen
 from mqtt_agent.endpoints.dialect import BoundMarker
 from mqtt_agent.endpoints.markers import Marker
 from mqtt_agent.errors import ConnectionLost, TopicNotAuthorized, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.execution import ServedTool
 from mqtt_agent.tools.serving.executor import Executor
 from mqtt_agent.tools.serving.scope import Scope
@@ -27,7 +28,7 @@ from mqtt_agent.wire.calls import MAX_QUERIED
 
 __all__ = ["Intake"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _QUERIES_REMEMBERED = 10_000
 _SEEN_WITHIN = 5.0  # seconds

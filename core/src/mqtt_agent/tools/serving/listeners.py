@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mqtt_agent.errors import MQTTAgentError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.content_files import Owner
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.wire import ServerEvent, encode
@@ -16,7 +17,7 @@ from mqtt_agent.wire.events import LISTS, URIS, listened
 
 __all__ = ["Listeners"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _KEPT = 180.0
 """Seconds for which a client is told of changes. A client that is still there asks again before."""

@@ -30,6 +30,7 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.retained import PATIENCE
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.conflicts import OnConflict, SharedNames, listed, name_taken, tell_refused
 from mqtt_agent.tools.serving.originals import Originals
 from mqtt_agent.tools.serving.presence import Presence
@@ -41,7 +42,7 @@ from mqtt_agent.wire import ServerCard, ToolCard, decode
 
 __all__ = ["ToolNames"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ASK_AFTER = 10.0
 """Seconds after which a server on standby asks whether the servers that have the names are still there."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.presence import Presence
 from mqtt_agent.tools.serving.rivals import place_of
 from mqtt_agent.tools.serving.scope import Scope
@@ -16,7 +17,7 @@ from mqtt_agent.wire import ServerCard, ToolCard
 
 __all__ = ["Originals"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _LOOK_AGAIN = 60.0
 """Seconds until a replica that has left a card to another replica looks whether the other replica is still there."""

@@ -15,6 +15,7 @@ from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.late import LateMessages
 from mqtt_agent.endpoints.refresh import Refresher
 from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
 from mqtt_agent.transport.message import MAX_WILL
@@ -25,7 +26,7 @@ from mqtt_agent.wire.values import fingerprint
 
 __all__ = ["Presence"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 SeesAll = Callable[[], Awaitable[bool]]
 SERVER_FEATURES = ("query", "call", LISTED)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import SubscriptionRefused, TopicNotAuthorized, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.transport.reasons import NO_MATCHING_SUBSCRIBERS
@@ -21,7 +22,7 @@ from mqtt_agent.wire import BOUND, Query, Response, ServerCard, decode, encode, 
 
 __all__ = ["Inquiry"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ANSWERS_WITHIN = 5.0
 """Seconds in which a server answers a query. A server that is about to reconnect gets the query then."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.errors import WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.tools.serving.probe import Inquiry
 from mqtt_agent.tools.serving.scope import Scope
@@ -15,7 +16,7 @@ from mqtt_agent.wire import ServerCard, decode
 
 __all__ = ["ReplicaCards", "place_in_line"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class ReplicaCards:

@@ -14,6 +14,7 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe, raised_by
 from mqtt_agent.errors import ConnectionLost, ToolError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.answers import Answers, fail
 from mqtt_agent.tools.serving.content_files import Owner
 from mqtt_agent.tools.serving.contents import Contents
@@ -29,7 +30,7 @@ from mqtt_agent.wire.values import mended_text
 
 __all__ = ["Answerer", "RequestHandler", "Requests", "ServerRequest"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _AT_ONCE = 16
 _MOST_WAITING = 64 * 1024 * 1024

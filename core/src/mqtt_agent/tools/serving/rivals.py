@@ -13,6 +13,7 @@ from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.copies import CardQuestion
 from mqtt_agent.endpoints.outlived import Outlived, identify_card
 from mqtt_agent.errors import TopicNotAuthorized, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.hosting_agents import HostingAgents
 from mqtt_agent.tools.serving.probe import Inquiry
 from mqtt_agent.tools.serving.scope import Scope
@@ -22,7 +23,7 @@ from mqtt_agent.wire import ServerCard, ToolCard, decode
 
 __all__ = ["KnownName", "Rivals", "place_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _ASK_AGAIN = 5.0
 """Seconds until a server that nobody listens for is asked again. It may be about to reconnect."""

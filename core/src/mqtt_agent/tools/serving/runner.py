@@ -14,6 +14,7 @@ from mqtt_agent.aio.daemon_threads import DaemonThreads
 from mqtt_agent.aio.handlers import describe, mark_handler, raised_by, without_surprises
 from mqtt_agent.display.failures import log_failure
 from mqtt_agent.errors import CallTimeout, InvalidArguments, ToolError, WireError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.answers import fail
 from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.context import CallStream, ToolContext
@@ -29,7 +30,7 @@ from mqtt_agent.wire.calls import DOES_NOT_FIT, INPUT, read_error_type
 
 __all__ = ["CallRunner"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 class CallRunner:

@@ -22,6 +22,7 @@ from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
 from mqtt_agent.endpoints.screen import screen_messages
 from mqtt_agent.errors import ConnectionLost, ToolNameTaken, TransportError
+from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.changing import Changes
 from mqtt_agent.tools.serving.choice import ToolChoice
 from mqtt_agent.tools.serving.conflicts import OnConflict, checked_on_conflict
@@ -51,7 +52,7 @@ from mqtt_agent.wire.cards import OFFLINE_CARD_EXPIRY
 
 __all__ = ["ToolServer"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _BARRIER_WITHIN = 5.0
 """Seconds to wait until every message that the broker had queued has arrived."""

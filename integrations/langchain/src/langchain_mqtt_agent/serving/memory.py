@@ -6,9 +6,11 @@ import logging
 from collections import OrderedDict
 from typing import Any
 
+from mqtt_agent.adapting.logs import logger_of
+
 __all__ = ["HostMemory", "check_shared"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 _NS_OF_ONE_RUN = ":"
 """A checkpoint namespace with this character belongs to one run of a subgraph, and nothing reads it afterwards."""

@@ -10,6 +10,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from mqtt_agent import ToolError, ToolResult
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import WireError
 from mqtt_agent.wire import to_json
 
@@ -18,7 +19,7 @@ from langchain_mqtt_agent.tool import RemoteTool
 
 __all__ = ["result_of"]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logger_of(__name__)
 
 
 def result_of(tool: BaseTool, returned: Any) -> Any:
