@@ -62,7 +62,7 @@ def test_an_error_says_what_why_and_what_to_do_next(served: Terminal) -> None:
     assert "Next: see which tools are online" in said
     wrong = served.inside("call", "forecast", code=1).err
     assert "mqtt-agent tools forecast" in wrong
-    assert "'city' is a required" in wrong.replace('"', "'")
+    assert "argument 'city' is missing" in wrong.replace('"', "'")
     failed = served.inside("call", "broken", code=1)
     assert "no wind" in failed.err
     assert "\x1b" not in failed.err  # nothing that a peer wrote reaches the terminal as an escape sequence

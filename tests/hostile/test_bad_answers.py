@@ -105,9 +105,9 @@ async def test_the_timeout_of_a_call_tells_about_an_answer_over_the_limit(fake: 
         inbox = stage.topics.client_responses("small")
         big = {"call_id": handle.call_id, "result": "x" * 3000}
         await stage.attack(inbox, big, properties(correlation=handle.call_id.encode()))
-        with pytest.raises(CallTimeout, match="a response arrived that cannot be read.* max_payload is 2,000"):
+        with pytest.raises(CallTimeout, match="a response arrived that cannot be read.* limit of 2,000"):
             await soon(handle.result())
-        await stage.check((inbox, "limit of 2000"))
+        await stage.check((inbox, "limit of 2,000"))
 
 
 @pytest.mark.rule("RESP-5", "RESP-6")

@@ -92,7 +92,7 @@ async def test_a_call_over_the_limit_is_refused_at_its_response_topic(stage: Sta
     call = stage.call(arguments={"text": "x" * MEGABYTE})
     for _ in range(2):
         assert await stage.attack(stage.call_topic, call, stage.properties())
-    await stage.check((stage.call_topic, f"max_payload is {MEGABYTE:,}"))
+    await stage.check((stage.call_topic, f"more than the limit of {MEGABYTE:,}"))
     only_errors(stage, "invalid_arguments", 2)
 
 

@@ -214,7 +214,7 @@ def test_the_words_nan_and_infinity_are_fine_inside_strings() -> None:
 
 @pytest.mark.rule("LIMIT-1")
 def test_a_payload_over_the_limit_is_not_even_parsed() -> None:
-    with pytest.raises(WireError, match="max_payload is 10"):
+    with pytest.raises(WireError, match="more than the limit of 10: send less"):
         decode(Call, b"x" * 11, max_bytes=10)
 
 
@@ -222,7 +222,7 @@ def test_a_payload_over_the_limit_is_not_even_parsed() -> None:
 def test_a_payload_of_exactly_the_limit_is_read() -> None:
     payload = b'{"call_id": "a", "client": "b"}'
     assert decode(Call, payload, max_bytes=len(payload)).call_id == "a"
-    with pytest.raises(WireError, match="max_payload is 30"):
+    with pytest.raises(WireError, match="more than the limit of 30"):
         decode(Call, payload, max_bytes=len(payload) - 1)
 
 

@@ -110,8 +110,8 @@ def too_large(what: str, size: int, most: int) -> str:
         most: The largest size.
     """
     return (
-        f"{what}: {size:,} bytes are more than the receiver reads (max_payload is {most:,}): send less, for example "
-        "the address of the data, or raise max_payload of the receiver"
+        f"{what}: {size:,} bytes are more than the limit of {most:,}: send less, for example the address of the data; "
+        "for calls, tasks and results, max_payload of the receiver sets the limit"
     )
 
 
