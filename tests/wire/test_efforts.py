@@ -92,7 +92,7 @@ def test_a_wrong_value_many_levels_deep_is_found_without_the_faults_of_all_alter
     assert checks.check(sums(40, {"kind": "num", "value": 2}), 1000)
     with pytest.raises(InvalidArguments) as few:
         checks.check(sums(2, {"kind": "num"}), 1000)
-    assert '"value" is a required property' in str(few.value)
+    assert "value' is missing" in str(few.value)
     with pytest.raises(InvalidArguments) as many:
         checks.check(sums(9, {"kind": "num"}), 1000)
     assert str(many.value).endswith("/left/num/value: Field required")
