@@ -95,7 +95,7 @@ def test_a_wrong_value_many_levels_deep_is_found_without_the_faults_of_all_alter
     assert "value' is missing" in str(few.value)
     with pytest.raises(InvalidArguments) as many:
         checks.check(sums(9, {"kind": "num"}), 1000)
-    assert str(many.value).endswith("/left/num/value: Field required")
+    assert str(many.value).endswith("left.num.value' is missing")
 
 
 def test_a_wrong_value_many_levels_deep_is_refused_also_where_nothing_finds_it() -> None:
