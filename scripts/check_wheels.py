@@ -189,10 +189,16 @@ QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWA
 def main() -> None:
     """Run the checks that the command line asks for."""
     parser = argparse.ArgumentParser(prog="check_wheels", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only this Python, the newest dependencies, no CrewAI")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="only this Python, the newest dependencies, no CrewAI; one check with the oldest",
+    )
     parser.add_argument("pythons", nargs="*", metavar="PYTHON")
     options = parser.parse_args()
-    pythons = options.pythons or ([sys.executable] if options.quick else oldest_and_newest())
+    pythons = options.pythons or oldest_and_newest()
+    if options.quick and not options.pythons:
+        pythons = [sys.executable, *(each for each in pythons[:1] if minor_of(each) < sys.version_info.minor)]
     with tempfile.TemporaryDirectory(prefix="mqtt-agent-wheels-") as folder:
         built = Path(folder, "built")
         distributions.build(ROOT, built)
@@ -202,6 +208,8 @@ def main() -> None:
         for python in pythons:
             for lowest in (False,) if options.quick else (True, False):
                 for number, (names, program) in enumerate(CHECKS):
+                    if options.quick and not options.pythons and python != sys.executable and program is not CLI:
+                        continue  # one program shows whether an older Python can run the core and the command line
                     if names[0].startswith("crewai") and (options.quick or not takes_crewai(python)):
                         continue  # CrewAI is large; for a quick check, the tests of `make crewai` are enough
                     place = Path(folder, f"{len(list(Path(folder).iterdir()))}-{number}")
@@ -209,13 +217,25 @@ def main() -> None:
 
 
 def oldest_and_newest() -> list[str]:
-    """The oldest and the newest supported Python on the PATH."""
+    """The oldest and the newest supported Python on the PATH, or of pyenv."""
     found: list[str] = []
     for minor in range(10, 20):
         name = f"python3.{minor}"
-        if shutil.which(name) and subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0:
-            found.append(name)
+        places = [shutil.which(name), *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}")]
+        # pyenv puts programs on the PATH that only say which version to choose
+        found += [str(place) for place in places if place is not None and runs(place)][:1]
     return [found[0], found[-1]] if len(found) > 1 else found or [sys.executable]
+
+
+def runs(python: str | Path) -> bool:
+    """Whether a Python can be started."""
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def minor_of(python: str) -> int:
+    """The minor version of a Python, such as 11."""
+    command = [python, "-c", "import sys; print(sys.version_info.minor)"]
+    return int(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 def takes_crewai(python: str) -> bool:

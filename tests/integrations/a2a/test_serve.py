@@ -18,6 +18,7 @@ from a2a_mqtt_agent import Gateway, Identity
 from a2a_mqtt_agent.pushing import public_address
 from a2a_mqtt_agent.translating import to_parts
 from a2a_mqtt_agent.views import updates_at_end
+from brokers import Broker
 from google.protobuf.json_format import MessageToDict, ParseError
 from google.protobuf.message import DecodeError
 from mqtt_agent import Agent, MemoryStore
@@ -340,3 +341,23 @@ def test_a_task_ends_whatever_its_result_says(odd: dict[str, Any]) -> None:
     end = updates_at_end(a2a.Task(id="t"), result)[-1]
     assert isinstance(end, a2a.TaskStatusUpdateEvent)
     assert end.status.state == COMPLETED
+
+
+async def test_the_system_chooses_the_port_and_the_cards_and_the_caller_know_it(
+    worker: Agent, embedded: Broker, namespace: str
+) -> None:
+    ports: asyncio.Queue[int] = asyncio.Queue()
+    gateway = Gateway([Identity("alice")], broker=embedded.url, namespace=namespace, store=MemoryStore())
+    async with gateway:
+        serving = asyncio.create_task(gateway.serve("127.0.0.1", 0, on_listening=ports.put_nowait))
+        url = f"http://127.0.0.1:{await soon(ports.get())}"
+        async with httpx.AsyncClient(timeout=10) as http:
+
+            async def shown() -> bool:
+                return (await http.get(f"{url}/agents/worker/.well-known/agent-card.json")).status_code == 200
+
+            await becomes(shown)
+            card = (await http.get(f"{url}/agents/worker/.well-known/agent-card.json")).json()
+        assert all(each["url"].startswith(f"{url}/") for each in card["supportedInterfaces"])
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from brokers import Broker, free_port
+from brokers import Broker
 from mcp import Client
 from mcp_mqtt_agent import Face
 from mcp_mqtt_agent.http_face import HTTPFaces, serve_http
@@ -20,7 +20,6 @@ from mqtt_agent.errors import ToolUnavailable
 from support import becomes, soon
 
 from .conftest import ANYTHING, MakeBridge, OddServer, shows
-from .test_identities import listening
 
 pytestmark = pytest.mark.long
 
@@ -130,11 +129,10 @@ async def test_two_mcp_clients_at_once_get_their_own_answers_and_a_second_stream
     odd.offer("echo")
     await make_bridge("odd", odd.command)
     await shows(client, "odd.echo")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/mcp"
+    ports: asyncio.Queue[int] = asyncio.Queue()
     faces = HTTPFaces([Identity("peer")], lambda _: ToolClient("peer", broker=mosquitto.url, namespace=namespace))
-    serving = asyncio.create_task(serve_http(faces, "127.0.0.1", port))
-    await soon(listening(port), 60)
+    serving = asyncio.create_task(serve_http(faces, "127.0.0.1", 0, ports.put_nowait))
+    url = f"http://127.0.0.1:{await soon(ports.get(), 60)}/mcp"
 
     async def use(peer: Client, number: int) -> None:
         result: Any = await peer.call_tool(model_name("odd.echo"), {"n": number})

@@ -107,9 +107,12 @@ async def serve(
         raise usage_error(error) from error
     async with gateway:
         scheme = "http" if tls_cert is None else "https"
-        session.out.note(f"serves A2A clients at {scheme}://{host}:{port}/agents/NAME; Ctrl-C stops it")
+
+        def say(port: int) -> None:
+            session.out.note(f"serves A2A clients at {scheme}://{host}:{port}/agents/NAME; Ctrl-C stops it")
+
         try:
-            await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc)
+            await gateway.serve(host, port, allowed=allow_host or (), grpc_port=grpc, on_listening=say)
         except (OSError, ImportError) as error:
             raise usage_error(error) from error
     return 0
@@ -153,6 +156,12 @@ async def join(
         list[str] | None,
         typer.Option(metavar="FILE", help="A JWK or JWKS file: the card needs a signature of a key in such a file."),
     ] = None,
+    answer_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0.001, help="How long the A2A agent may take for its first answer. Default: 600."
+        ),
+    ] = None,
     store: _Store = None,
 ) -> int:
     """Let a remote A2A agent do tasks as an agent of the namespace, until Ctrl-C."""
@@ -166,7 +175,9 @@ async def join(
     try:
         proofs = None if login is None else Login.load(login)
         trust = card_trust or ()
-        remote = await RemoteAgent.at(url, agent_id, headers=headers, login=proofs, trust=trust, store=store, **place)
+        limits = {} if answer_timeout is None else {"answer_timeout": answer_timeout}
+        known = {"headers": headers, "login": proofs, "trust": trust, "store": store}
+        remote = await RemoteAgent.at(url, agent_id, **known, **limits, **place)
     except (OSError, ValueError, ImportError) as error:
         raise usage_error(error) from error
     await remote.run(lambda: session.out.note(f"{agent_id} does tasks at {url}; Ctrl-C stops it"))

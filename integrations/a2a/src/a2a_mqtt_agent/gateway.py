@@ -191,13 +191,22 @@ class Gateway:
             hosts.add(self._url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0])
         return Guard(application(self.handler, self._signed_card_of, self.names), self._authentication, hosts)
 
-    async def serve(self, host: str, port: int, *, allowed: Sequence[str] = (), grpc_port: int | None = None) -> None:
+    async def serve(
+        self,
+        host: str,
+        port: int,
+        *,
+        allowed: Sequence[str] = (),
+        grpc_port: int | None = None,
+        on_listening: Callable[[int], object] | None = None,
+    ) -> None:
         """Serve A2A clients until a signal or the cancellation of the asyncio task; see :meth:`app`.
 
         Args:
             host: The address to listen on.
-            port: The port for HTTP.
+            port: The port for HTTP; 0 lets the system choose one.
             allowed: Further names of this host.
+            on_listening: Called with the port when clients can connect.
             grpc_port: The port for gRPC; None means no gRPC. It needs ``a2a-mqtt-agent[grpc]``.
 
         Raises:
@@ -205,13 +214,16 @@ class Gateway:
             ValueError: See :meth:`app`.
         """
         grpc = None if grpc_port is None else f"{host}:{grpc_port}"
-        app = self.app(host, port, allowed=allowed, grpc=grpc)
         tls: dict[str, Any] = {} if self._tls is None else self._tls.for_uvicorn()
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **tls)
         async with contextlib.AsyncExitStack() as stack:
+            listening = stack.enter_context(listening_at(host, port))
+            port = listening.getsockname()[1]
+            app = self.app(host, port, allowed=allowed, grpc=grpc)
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **tls)
             if grpc is not None:
                 from a2a_mqtt_agent.grpc_face import serving_grpc
 
                 await stack.enter_async_context(serving_grpc(self.handler, grpc, self._authentication, self._tls))
-            listening = stack.enter_context(listening_at(host, port))
+            if on_listening is not None:
+                on_listening(port)
             await serve_until_canceled(uvicorn.Server(config), listening)

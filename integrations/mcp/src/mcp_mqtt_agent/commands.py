@@ -180,9 +180,12 @@ async def _over_http(
         faces = HTTPFaces(identities, make_client, host=host, allowed=allowed, timeout=timeout, servers=servers)
     except ValueError as error:
         raise usage_error(error) from error
-    session.out.note(f"serves MCP clients at http://{host}:{port}/mcp; Ctrl-C stops it")
+
+    def say(port: int) -> None:
+        session.out.note(f"serves MCP clients at http://{host}:{port}/mcp; Ctrl-C stops it")
+
     try:
-        await serve_http(faces, host, port)
+        await serve_http(faces, host, port, say)
     except MQTTAgentError:
         raise
     except OSError as error:

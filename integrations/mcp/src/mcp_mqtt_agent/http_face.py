@@ -234,13 +234,16 @@ def _security(host: str, allowed: Sequence[str]) -> TransportSecuritySettings:
     )
 
 
-async def serve_http(faces: HTTPFaces, host: str, port: int) -> None:
+async def serve_http(
+    faces: HTTPFaces, host: str, port: int, on_listening: Callable[[int], object] | None = None
+) -> None:
     """Serve MCP clients until a signal.
 
     Args:
         faces: What is shown.
         host: The address to listen on.
-        port: The port.
+        port: The port; 0 lets the system choose one.
+        on_listening: Called with the port when clients can connect.
 
     Raises:
         OSError: The address cannot be used.
@@ -250,6 +253,8 @@ async def serve_http(faces: HTTPFaces, host: str, port: int) -> None:
     with listening_at(host, port) as listening:
         try:
             await faces.start()
+            if on_listening is not None:
+                on_listening(listening.getsockname()[1])
             await serve_until_canceled(uvicorn.Server(config), listening)
         finally:
             await faces.stop()
