@@ -26,7 +26,7 @@ async def test_crewai_builds_a_flow_class_once_when_two_tasks_use_it_at_once(
             return f"hello {self.state['name']}"
 
     built, second = Counter[type](), threading.Event()
-    build = runtime.build_flow_definition
+    build = runtime.build_flow_definition  # pyright: ignore[reportPrivateImportUsage]
 
     def build_slowly(flow: type[Flow]) -> Any:
         built[flow] += 1

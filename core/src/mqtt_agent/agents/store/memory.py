@@ -39,7 +39,7 @@ class MemoryStore(TaskStore):
     """
 
     def __init__(self) -> None:
-        self.since = time.time()
+        self.since: float = time.time()
         self._renew_lock()
         in_child(self._renew_lock)  # another thread may hold the lock at the fork
         self._rows: dict[int, Row] = {}
