@@ -19,7 +19,7 @@ A_MINUTE = 60.0
 SAYS = {
     "01_quickstart": [
         "{'city': 'Oslo', 'celsius': [4, 7]}",
-        "InvalidArguments: forecast: /days",
+        "InvalidArguments: forecast: argument 'days' must be",
         "Next: await client.get_tool(name) shows what the tool takes.",
         "a scripted model answers",
         "ai: Go to Lisbon",
