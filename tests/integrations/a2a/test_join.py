@@ -55,10 +55,11 @@ async def planner(embedded: Broker, namespace: str) -> AsyncIterator[Agent]:
 
 async def answer(handle: Any, value: Any) -> str:
     """Answer the next question of a task, and return the question."""
-    async for event in handle.events():
-        if handle.question is not None:
+    async for _ in handle.events():
+        question = handle.question  # it may have come together with the event before it
+        if question is not None:
             await handle.send(value)
-            return event.content
+            return question.content
     raise AssertionError("the task asks nothing")
 
 
