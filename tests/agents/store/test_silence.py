@@ -85,10 +85,16 @@ def test_a_connection_is_used_also_when_no_thread_can_start(
         assert connected.ours.recv(1) == b""
 
 
-def test_a_database_that_goes_on_is_not_silent(connected: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The time that the test chooses, in ``now``. Nothing looks by itself."""
     clock = {"now": 0.0}
     monkeypatch.setattr(silence, "_watch", lambda _: None)
     monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    return clock
+
+
+def test_a_database_that_goes_on_is_not_silent(connected: Connected, clock: dict[str, float]) -> None:
     watch = Silence(10)
     connected.ours.setblocking(False)
     with watch.ended(connected):
@@ -104,10 +110,7 @@ def test_a_database_that_goes_on_is_not_silent(connected: Connected, monkeypatch
     assert not watch.used
 
 
-def test_one_use_may_have_a_limit_of_its_own(connected: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = {"now": 0.0}
-    monkeypatch.setattr(silence, "_watch", lambda _: None)
-    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+def test_one_use_may_have_a_limit_of_its_own(connected: Connected, clock: dict[str, float]) -> None:
     watch = Silence(10)
     connected.ours.setblocking(False)
     with watch.ended(connected, 100):

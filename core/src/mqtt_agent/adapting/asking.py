@@ -17,7 +17,7 @@ import pydantic_core
 from mqtt_agent.agents import TaskContext
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.tools.questions import elicitation, read_answer
-from mqtt_agent.wire.schemas import schema_validator
+from mqtt_agent.wire.schemas import Checker
 
 __all__ = ["Asker", "StoredQuestions", "answer_from_text", "elicitation", "read_answer"]
 
@@ -35,13 +35,13 @@ def answer_from_text(text: str, schema: Any) -> Any:
     if schema is None:
         return text
     try:
-        asked = schema_validator("the schema of the question", schema)
-        if asked.is_valid(text):
+        asked = Checker("the schema of the question", schema)
+        if not asked.fault_of(text):
             return text
         value: Any = pydantic_core.from_json(text, allow_inf_nan=False)
     except ValueError:
         return text
-    return value if asked.is_valid(value) else text
+    return text if asked.fault_of(value) else value
 
 
 class Asker:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import jsonschema_rs
 
 from mqtt_agent.display.suggestions import did_you_mean
+from mqtt_agent.errors import InvalidArguments
+from mqtt_agent.wire.references import References
 
-__all__ = ["Fault", "faults_in", "pydantic_fault", "shown"]
+__all__ = ["Fault", "faults_in", "invalid_arguments", "pydantic_fault", "shown"]
 
 _SHOWN = 60
 """How many characters of a wrong value are shown."""
+_MAX_FAULTS = 20
+"""How many faults an error lists at most."""
 _LISTED = 20
 """How many names or allowed values are listed."""
 _WORDS = {
@@ -103,6 +108,19 @@ def pydantic_fault(detail: Mapping[str, Any]) -> Fault:
     else:
         said = f"does not fit: {said}"
     return Fault(path, f"{said:.400}" + (f" (given: {shown(detail['input'])})" if "input" in detail else ""))
+
+
+def invalid_arguments(tool: str, faults: Iterable[Fault], text: str | None = None) -> InvalidArguments:
+    """The error for arguments that do not fit.
+
+    Args:
+        tool: The tool's name.
+        faults: What is wrong; at most 20 faults are told.
+        text: What to tell in place of the faults.
+    """
+    told = [Fault(each.path, each.message[:500]) for each in islice(faults, _MAX_FAULTS)]
+    data = [{"path": each.pointer, "message": each.message} for each in told]
+    return InvalidArguments("; ".join(each.told() for each in told) if text is None else text, tool=tool, data=data)
 
 
 def shown(value: Any) -> str:
@@ -195,21 +213,13 @@ def _unknown(name: str, known: list[str] | None) -> str:
 def _known(schema: Any, steps: list[str | int]) -> list[str] | None:
     """The names of the properties beside the keyword that refused a name; None when they cannot be found."""
     node: Any = schema
+    references = References(cast("dict[str, Any]", schema)) if isinstance(schema, dict) else None
     for step in steps[:-1]:
-        node = _target(schema, node) if step == "$ref" else _child(node, step)
+        node = _child(node, step)
+        if step == "$ref":
+            node = references.find(node) if references is not None and isinstance(node, str) else None
     properties = _child(node, "properties")
     return list(cast("dict[str, Any]", properties)) if isinstance(properties, dict) else None
-
-
-def _target(schema: Any, node: Any) -> Any:
-    """The part of a schema to which ``$ref`` refers; None outside this schema."""
-    reference = _child(node, "$ref")
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        return None
-    found = schema
-    for step in reference[2:].split("/"):
-        found = _child(found, step.replace("~1", "/").replace("~0", "~"))
-    return found
 
 
 def _child(node: Any, step: str | int) -> Any:

@@ -12,13 +12,13 @@ from a2a.client import Client, ClientCallContext
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.errors import A2AError, TaskNotCancelableError, TaskNotFoundError
 from mqtt_agent import TaskContext
-from mqtt_agent.adapting.background import within
+from mqtt_agent.adapting.background import Backoff, within
 from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import TaskCanceled, TaskFailed, TaskRejected
 from mqtt_agent.wire import Part, TaskMessage
 
 from a2a_mqtt_agent.asked import about, answer_message, name_of_question
-from a2a_mqtt_agent.reaching import FIRST_WAIT, LONGEST_WAIT, Waits, reached, took_too_long, was_not_reached
+from a2a_mqtt_agent.reaching import FIRST_WAIT, LONGEST_WAIT, reached, took_too_long, was_not_reached
 from a2a_mqtt_agent.translating import (
     ASKING,
     TERMINAL,
@@ -141,7 +141,7 @@ class Forwarded:
 
     async def _send(self, message: a2a.Message) -> a2a.Task | None:
         """Send the message that begins the task, and follow it. Returns the task at the end of the stream."""
-        waits = Waits()
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while True:
             try:
                 return await self._take(self._sent_message(message))
@@ -153,7 +153,7 @@ class Forwarded:
                     raise
                 self._trouble.note(error)
                 late = took_too_long(error)
-            await waits.wait()
+            await backoff.wait()
             found = await self._find(message.message_id)
             if found is not None:
                 return await self._note(found)
@@ -320,16 +320,16 @@ class Forwarded:
 
         A login at another place lets a task go on without an answer, and an agent may give a question up.
         """
-        waits = Waits(_LOOK_AFTER, _LOOK_EVERY)
+        backoff = Backoff(_LOOK_AFTER, _LOOK_EVERY)
         while True:
-            await waits.wait()
+            await backoff.wait()
             state = await self._look()
             if name_of_question(state) != name:
                 return state
 
     async def _send_answer(self, message: a2a.Message, name: str) -> a2a.Task | None:
         """Send the answer to a question until the remote agent has it, and follow what comes after it."""
-        waits = Waits()
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while True:
             try:
                 return await self._take(self._sent_message(message))
@@ -339,7 +339,7 @@ class Forwarded:
                     raise
                 if unheard:
                     self._trouble.note(error)
-                    await waits.wait()
+                    await backoff.wait()
                 state = await self._look()
                 if name_of_question(state) != name:  # the remote agent has the answer, perhaps of an earlier attempt
                     return state

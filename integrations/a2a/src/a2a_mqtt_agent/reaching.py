@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
 from a2a.client.errors import A2AClientError
+from mqtt_agent.adapting.background import Backoff
 
 from a2a_mqtt_agent.bounds import AnswerTooLarge
 from a2a_mqtt_agent.proving import NoToken
 from a2a_mqtt_agent.trouble import Trouble
 
-__all__ = ["FIRST_WAIT", "LONGEST_WAIT", "Waits", "is_transient", "reached", "took_too_long", "was_not_reached"]
+__all__ = ["FIRST_WAIT", "LONGEST_WAIT", "is_transient", "reached", "took_too_long", "was_not_reached"]
 
 T = TypeVar("T")
 
 FIRST_WAIT: float = 0.5
-"""Seconds until a request that has failed is sent again, the first time."""
+"""The most seconds until a request that has failed is sent again, the first time."""
 LONGEST_WAIT: float = 60.0
 """The most seconds between two tries."""
 
@@ -49,24 +49,6 @@ def took_too_long(error: BaseException) -> bool:
     return isinstance(error if isinstance(error, httpx.HTTPError) else error.__cause__, httpx.ReadTimeout)
 
 
-class Waits:
-    """The waits between the tries of one request: each is twice as long as the one before, up to a limit.
-
-    Args:
-        first: The first wait, in seconds; None for ``FIRST_WAIT``.
-        longest: The longest wait, in seconds.
-    """
-
-    def __init__(self, first: float | None = None, longest: float = LONGEST_WAIT) -> None:
-        self._next = FIRST_WAIT if first is None else first
-        self._longest = longest
-
-    async def wait(self) -> None:
-        """Wait until the next try."""
-        wait, self._next = self._next, min(self._longest, 2 * self._next)
-        await asyncio.sleep(wait)
-
-
 async def reached(request: Callable[[], Awaitable[T]], trouble: Trouble) -> T:
     """Send a request, again and again until the remote agent is reached, and return the answer.
 
@@ -74,7 +56,7 @@ async def reached(request: Callable[[], Awaitable[T]], trouble: Trouble) -> T:
         request: Sends the request. It must be a request that may be sent twice.
         trouble: Is told of each request that is repeated.
     """
-    waits = Waits()
+    backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
     while True:
         try:
             answer = await request()
@@ -85,4 +67,4 @@ async def reached(request: Callable[[], Awaitable[T]], trouble: Trouble) -> T:
         else:
             trouble.over()
             return answer
-        await waits.wait()
+        await backoff.wait()

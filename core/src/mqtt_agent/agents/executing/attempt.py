@@ -75,10 +75,9 @@ class Attempt:
         self.topic: str | None = topic
         self.shared: bool = False
         self.begun: bool = False
-        self._holding: asyncio.TimerHandle | None = None
+        self._held: asyncio.TimerHandle | None = None
         self._released: asyncio.Task[None] | None = None
         self._names: dict[str, Any] = {"sender": sender, "to": record.peer}
-        self._first_seq = self.seq
         self._seq_limit = record.seq
         self._store = store
         self._retry = retry
@@ -95,36 +94,35 @@ class Attempt:
 
         None when the requester wants no events, or when an earlier attempt has sent the last one.
         """
-        known = self.number == 1 or self.seq > self._first_seq
+        known = self.number == 1 or self.begun
         return self.seq + 1 if self.listening and known else None
 
     async def begin(self) -> None:
         """Note that the handler is called now, and tell the requester.
 
-        The requester is told a moment later, or together with the next event. When the first attempt ends before, only
-        its result is sent.
+        In the first attempt, the requester is told a moment later, or together with the next event. When the attempt
+        ends before, only its result is sent.
         """
         self.begun = True
-        if not self.listening:
-            return
-        self._holding = asyncio.get_running_loop().call_later(_HELD_FOR, self._release_soon)
         if self.number > 1:  # the requester does not know how many events the earlier attempts have sent
-            await self._release()
+            await self.send_status()
+        elif self.listening:
+            self._held = asyncio.get_running_loop().call_later(_HELD_FOR, self._release_soon)
 
-    def hold(self) -> None:
+    def drop_held(self) -> None:
         """Leave it to the result to say that the handler has begun, if the requester was not told yet."""
-        if self._holding is not None:
-            self._holding.cancel()
-            self._holding = None
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
 
     def _release_soon(self) -> None:
         self._released = asyncio.ensure_future(self._release())
 
     async def _release(self) -> None:
         """Tell the requester that the handler has begun, if it was not told yet."""
-        if self._holding is None:
+        if self._held is None:
             return
-        self.hold()
+        self.drop_held()
         if not self.over:
             working = TaskState.WORKING.value
             await self._send_numbered(self._event(type="status", status=working, attempt=self.number))

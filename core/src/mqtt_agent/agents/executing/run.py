@@ -128,7 +128,7 @@ class Handlers:
             self._log_failure(run, error, handler)
             return ending_of_exception(error)
         finally:
-            run.attempt.hold()
+            run.attempt.drop_held()
             if timer is not None:
                 timer.cancel()
 

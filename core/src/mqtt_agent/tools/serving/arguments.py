@@ -12,17 +12,14 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.wire.efforts import Effort, branches
-from mqtt_agent.wire.faults import Fault, pydantic_fault
+from mqtt_agent.wire.faults import Fault, invalid_arguments, pydantic_fault
 from mqtt_agent.wire.schemas import NOT_TOLD, Checker
 
 __all__ = ["ArgumentsChecker", "UntitledSchema", "result_checker"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
-_MAX_FAULTS = 20
-"""How many faults an error lists at most."""
 _LISTED_SIZE = 20_000
 """The size of the largest call for which an error lists several faults, in bytes."""
 _MOST_STEPS = 200_000
@@ -102,10 +99,10 @@ class ArgumentsChecker:
             faults = self._checker.faults(arguments, everything=size <= _LISTED_SIZE)
             if faults == [NOT_TOLD] and self._model is not None and not self._branches:
                 self._validated(self._model, arguments)  # follows the discriminators, and so finds the place
-            raise self._invalid(faults)
+            raise invalid_arguments(self._tool, faults)
         if self._model is not None:
             if self._branches and Effort(self.schema, discriminated=True).is_out_of_proportion(arguments, _MOST_STEPS):
-                raise self._invalid([Fault([], _TOO_DEEP)])
+                raise invalid_arguments(self._tool, [Fault([], _TOO_DEEP)])
             values = self._validated(self._model, arguments)
             given = values.model_fields_set | self._defaults
             return {name: getattr(values, attribute) for name, attribute in self._fields if attribute in given}
@@ -114,7 +111,7 @@ class ArgumentsChecker:
         # The schema may allow further arguments. They may never become the value of a parameter that it does not show.
         unknown = [name for name in arguments if not self._takes(name)]
         if unknown:
-            raise self._invalid([Fault([name], "does not exist") for name in unknown])
+            raise invalid_arguments(self._tool, [Fault([name], "does not exist") for name in unknown])
         return dict(arguments)
 
     def _validated(self, model: type[BaseModel], arguments: dict[str, Any]) -> BaseModel:
@@ -122,7 +119,7 @@ class ArgumentsChecker:
             return model.model_validate(arguments)
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False)
-            raise self._invalid([pydantic_fault(detail) for detail in details]) from error
+            raise invalid_arguments(self._tool, [pydantic_fault(detail) for detail in details]) from error
 
     @functools.cached_property
     def _branches(self) -> bool:
@@ -130,11 +127,6 @@ class ArgumentsChecker:
 
     def _takes(self, name: str) -> bool:
         return name in self._shown or (self._takes_others and name not in self._hidden)
-
-    def _invalid(self, faults: list[Fault]) -> InvalidArguments:
-        faults = [Fault(each.path, each.message[:500]) for each in faults[:_MAX_FAULTS]]
-        data = [{"path": each.pointer, "message": each.message} for each in faults]
-        return InvalidArguments("; ".join(each.told() for each in faults), tool=self._tool, data=data)
 
 
 class UntitledSchema(GenerateJsonSchema):
