@@ -116,6 +116,23 @@ async def test_a_repeat_of_a_task_that_an_older_version_has_stored_is_the_same_t
     assert await soon(planner.request("writer", "write", task_id="t-1")) == "written"
 
 
+async def test_a_task_that_an_older_version_has_stored_is_asked_for_again_with_the_same_content_only(
+    make_agent: MakeAgent, namespace: str
+) -> None:
+    store = MemoryStore()
+    task = Task(task_id="t-1", sender="planner", to="writer", prompt="write")
+    key = TaskKey(f"{namespace}/planner", "delegated", "t-1")
+    stored = TaskRecord(key, "writer", json.loads(encode(task)), "0" * 64, TaskState.COMPLETED)
+    stored.result = json.loads(encode(TaskResult(task_id="t-1", sender="writer", status="completed", result="written")))
+    await store.add(stored)
+    planner, writer = make_agent("planner", store=store), make_agent("writer")
+    await soon(asyncio.gather(writer.start(), planner.start()))
+    await soon(planner.peer("writer"))
+    assert await soon(planner.request("writer", "write", task_id="t-1")) == "written"
+    with pytest.raises(errors.TaskRejected, match="names another task already"):
+        await soon(planner.request("writer", "read", task_id="t-1"))
+
+
 async def test_a_cancel_that_comes_as_the_handler_begins_stops_it_and_the_others_go_on(
     make_agent: MakeAgent, planner: Agent
 ) -> None:

@@ -46,7 +46,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
         counted.commits += any(job.writes for job in batch)
         return run(self, batch)
 
-    def counting_record(row: Any) -> TaskRecord:
+    def counting_record(row: Any, *written: Any) -> TaskRecord:
         counted.records += 1
         return to_record(row)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -257,3 +258,31 @@ async def test_a_message_that_was_sent_and_given_up_keeps_its_packet_id_until_it
             connection.publish_soon(namespace, b"z")
         proxy.release()
         await soon(waiting)
+
+
+@pytest.mark.parametrize("size", [0, 10, 199_800, 199_900, *range(199_940, 200_001), 70_000_000])
+@pytest.mark.parametrize(
+    "properties",
+    [
+        PublishProperties(),
+        PublishProperties(correlation_data=b"1" * 32, response_topic="a/results"),
+        PublishProperties(user_properties=(("a", "b"),)),
+        PublishProperties(message_expiry=5),
+        PublishProperties(content_type="x" * 60),
+        PublishProperties(correlation_data=b"1" * 70_000),
+        PublishProperties(content_type="\x00"),
+    ],
+    ids=["none", "those of a result", "user property", "expiry", "content type", "too long", "forbidden"],
+)
+async def test_the_check_of_a_message_says_what_its_publication_would_say(
+    size: int, properties: PublishProperties
+) -> None:
+    outbox = Connection("mqtt://localhost", max_packet_size=200_000)._outbox
+    said: list[str] = []
+    for act in (partial(outbox.pack, "a/b", bytes(size), 1, False), partial(outbox.check, "a/b", bytes(size))):
+        try:
+            act(properties, 20)
+            said.append("")
+        except MQTTAgentError as error:
+            said.append(f"{type(error).__name__}: {error}")
+    assert said[0] == said[1]

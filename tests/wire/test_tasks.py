@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from mqtt_agent.wire import (
     decode,
     encode,
     is_identifier,
+    new_task_id,
     read_result_state,
 )
 
@@ -392,3 +395,29 @@ def test_any_topic_is_read_as_an_agent_or_as_none(topic: str) -> None:
 
 def test_everything_that_travels_between_agents_is_tried_here() -> None:
     assert {model.__name__ for model in MODELS} <= set(wire.__all__)
+
+
+def test_a_new_task_id_is_a_uuid_of_version_7_and_later_ones_sort_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids: list[str] = []
+    for milliseconds in (1, 2, 255, 256, 10**12, 10**12 + 1):
+        monkeypatch.setattr(time, "time_ns", lambda now=milliseconds: now * 1_000_000 + 5)
+        ids.append(new_task_id())
+    assert ids == sorted(ids)
+    for task_id in ids:
+        assert (uuid.UUID(task_id).version, uuid.UUID(task_id).variant) == (7, uuid.RFC_4122)
+        assert uuid.UUID(task_id).hex == task_id
+    assert len({new_task_id() for _ in range(2000)}) == 2000
+
+
+def test_the_digest_of_a_task_stays_the_same_in_later_versions() -> None:
+    task = Task(
+        task_id="1",
+        sender="a",
+        to="b",
+        prompt="hi",
+        data={"z": 1, "a": [{"y": None, "b": 2}]},
+        created_at="x",
+        metadata={"k": "v"},
+        reference_task_ids=["9"],
+    )
+    assert task.digest == "d4f6909d2926a89f0183e1ce605c906baddbf301b5dab67da34399d06e0bfb9a"

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mqtt_agent.agents.store import SqliteStore, TaskStore, database, default_store_path
@@ -337,7 +338,7 @@ class TestVersions:
             "position, agent, role, task_id, peer, task, digest, state, attempt, seq, saved, inputs, settled, "
             "cancel_requested, created_at, updated_at"
         )
-        rows = [
+        rows: list[tuple[Any, ...]] = [
             (1, AGENT, "received", "1", "planner", "{}", "a", "submitted", 0, 0, None, "[]", 0, 0, 1.5, 2.5),
             (3, AGENT, "received", "2", None, "{}", "b", "working", 2, 2000, '{"page": 3}', "[]", 0, 0, 1.5, 2.5),
             (7, AGENT, "delegated", "1", "drawer", "{}", "c", "completed", 0, 0, None, "[]", 1, 1, 1.5, 2.5),
@@ -346,10 +347,11 @@ class TestVersions:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             for statement in (each for statements in MIGRATIONS[:version] for each in statements):
                 connection.execute(statement)
-            connection.executemany(f"INSERT INTO tasks ({columns}) VALUES ({', '.join('?' * len(rows[0]))})", rows)
-            connection.execute("INSERT INTO tasks SELECT 9, agent, role, 'gone', peer, task, digest, state, attempt,"
-                               " seq, saved, inputs, result, reply_to, settled, cancel_requested, created_at,"
-                               " updated_at, expires_at FROM tasks WHERE position = 1")  # fmt: skip
+            if version >= 3:  # the requester is part of the key
+                columns += ", requester"
+                rows = [(*row, (row[4] or "") if row[2] == "received" else "") for row in rows]
+            statement = f"INSERT INTO tasks ({columns}) VALUES ({', '.join('?' * len(rows[0]))})"
+            connection.executemany(statement, [*rows, (9, *rows[0][1:3], "gone", *rows[0][4:])])
             connection.execute("DELETE FROM tasks WHERE position = 9")
             connection.execute(f"PRAGMA user_version = {version}")
         async with SqliteStore(path) as store:

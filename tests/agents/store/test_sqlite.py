@@ -14,10 +14,11 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mqtt_agent.agents.store import SqliteStore, sqlite
+from mqtt_agent.agents.store.base import TaskRole
 from mqtt_agent.agents.store.database import connect
 from mqtt_agent.agents.store.rows import Row, to_row
 from mqtt_agent.agents.store.worker import Outcome
@@ -58,20 +59,20 @@ class TestPlans:
     """No statement reads more rows than necessary, whatever the file contains."""
 
     STATEMENTS: tuple[tuple[str, Any], ...] = (
-        (sqlite.GET, ("a", "received", "1", "planner")),
+        *((statement, ("a", "1", "planner")) for statement in map(sqlite.get_sql, sqlite.ROLES)),
         (sqlite.OLDEST, ("a",)),
         (sqlite.REOPEN, (0.0, "a")),
         (sqlite.SWEEP, (AGENT, 0.0, 1000)),
-        (sqlite.SETTLE, ("a", "received", "1", "planner", "completed")),
+        *((statement, ("a", "1", "planner", "completed")) for statement in map(sqlite.settle_sql, sqlite.ROLES)),
         (sqlite.update_sql(("state", "updated_at")), ("working", 0.0, 1)),
-        *((sqlite.count_sql(states), ("a", "received")) for states in ([TaskState.WORKING], TaskState)),
+        *((sqlite.count_sql("received", states), ("a",)) for states in ([TaskState.WORKING], TaskState)),
         *(
             (
-                sqlite.find_sql(states, peer=peer, unsettled=unsettled),
-                {"agent": "a", "role": "received", "peer": "p", "after": 0, "limit": 10},
+                sqlite.find_sql(role, states, peer=peer, unsettled=unsettled),
+                {"agent": "a", "peer": "p", "after": 0, "limit": 10},
             )
-            for states, peer, unsettled in itertools.product(
-                ([TaskState.WORKING], TaskState), (False, True), (False, True)
+            for role, states, peer, unsettled in itertools.product(
+                sqlite.ROLES, ([TaskState.WORKING], [TaskState.COMPLETED], TaskState), (False, True), (False, True)
             )
         ),
     )
@@ -91,10 +92,48 @@ class TestPlans:
 
     def test_the_key_is_unique(self, path: Path) -> None:
         with closing(CONNECT(path)) as connection:
-            key = "a", "received", "1", "planner"
-            for statement, values in ((sqlite.GET, key), (sqlite.SETTLE, (*key, "completed"))):
+            key = "a", "1", "planner"
+            found = [(sqlite.get_sql(role), key) for role in sqlite.ROLES]
+            settled = [(sqlite.settle_sql(role), (*key, "completed")) for role in sqlite.ROLES]
+            for statement, values in (*found, *settled):
                 (step,) = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
                 assert "sqlite_autoindex_tasks_1 (agent=? AND role=? AND task_id=? AND requester=?)" in step[3]
+
+    @pytest.mark.parametrize("role", sqlite.ROLES)
+    def test_a_statement_is_planned_once_whatever_it_is_called_with(self, path: Path, role: TaskRole) -> None:
+        # SQLite plans a statement again for each bound value on which the choice of a partial index depends.
+        plans = 0
+
+        def count(action: int, *rest: object) -> int:
+            nonlocal plans
+            plans += action == sqlite3.SQLITE_SELECT
+            return sqlite3.SQLITE_OK
+
+        with closing(CONNECT(path)) as connection:
+            connection.set_authorizer(count)
+            for number in range(10):
+                assert connection.execute(sqlite.get_sql(role), ("a", str(number), "p")).fetchone() is None
+        assert plans == 1
+
+
+async def test_a_task_with_an_unknown_role_is_refused_and_harms_no_other(path: Path) -> None:
+    key = new_record().key
+    odd = key._replace(role=cast("TaskRole", "' OR 1 = 1 --"))
+    async with SqliteStore(path) as store:
+        found, added, changed = await soon(
+            asyncio.gather(
+                store.get(odd),
+                store.add(new_record()),
+                store.change(odd, TaskState, settled=True),
+                return_exceptions=True,
+            )
+        )
+        assert isinstance(found, StoreError)
+        assert "role" in str(found)
+        assert isinstance(changed, StoreError)
+        assert not isinstance(added, BaseException)
+        with pytest.raises(ValueError, match="role"):
+            await soon(store.find(AGENT, odd.role))
 
 
 class TestDurability:

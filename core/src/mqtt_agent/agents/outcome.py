@@ -33,6 +33,7 @@ from mqtt_agent.wire import (
     encode,
     mended_text,
     read_result_state,
+    utc_now,
 )
 
 __all__ = [
@@ -57,7 +58,7 @@ class Ending(NamedTuple):
 
     Attributes:
         state: The terminal state.
-        value: The result of a completed task, any JSON value.
+        value: The result of a completed task, any plain JSON value; see :func:`checked_json`.
         fault: Why a task that was not completed has no result.
         message: The message with which the handler has answered, as plain JSON; None when it has returned a value.
     """
@@ -91,6 +92,19 @@ def result_of(
         seq: The number of the task's end, one more than that of its last event; None when no events are sent.
         attempt: The number of the attempt that has ended; None when the handler has not begun.
     """
+    if ending.fault is None and ending.message is None and not artifacts:
+        fields = {
+            "task_id": task_id,
+            "from": sender,
+            "to": to,
+            "status": ending.state.value,
+            "result": ending.value,
+            "elapsed_ms": elapsed_ms,
+            "timestamp": utc_now(),
+            "seq": seq,
+            "attempt": attempt,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
     listed = [{"data": each.data, **each.as_json()} for each in (artifacts or {}).values()]
     result = TaskResult(
         task_id=task_id,

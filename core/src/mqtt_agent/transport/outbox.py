@@ -16,7 +16,7 @@ from mqtt_agent.transport.capabilities import Capabilities
 from mqtt_agent.transport.failover import Brokers
 from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import PublishProperties, UnsignedMessage
-from mqtt_agent.transport.packing import PackedPublish, pack_publish
+from mqtt_agent.transport.packing import PackedPublish, pack_publish, surely_fits
 from mqtt_agent.transport.publication import Publication
 from mqtt_agent.transport.reasons import IDENTIFIER_IN_USE, QUOTA_EXCEEDED
 from mqtt_agent.transport.suspects import Suspects
@@ -246,6 +246,11 @@ class Outbox:
                 "or raise the limit of the broker, and max_packet_size of the connections"
             )
         return packed
+
+    def check(self, topic: str, payload: bytes, properties: PublishProperties, more: int) -> None:
+        """Raise the errors of :meth:`pack` for a message that is not retained."""
+        if not surely_fits(topic, payload, properties, self._max_packet - more):
+            self.pack(topic, payload, 1, False, properties, more)
 
     def _has_room(self) -> bool:
         return len(self._in_flight) < self._max_in_flight and not self._one_alone

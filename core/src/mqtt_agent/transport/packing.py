@@ -31,12 +31,14 @@ __all__ = [
     "pack_topic",
     "pack_unsubscribe",
     "says_text",
+    "surely_fits",
     "whole_seconds",
 ]
 
 MAX_SECONDS: int = 2**32 - 1
 """The longest time that a packet can hold: about 136 years. A longer time is sent as no limit."""
 _MAX_LENGTH = 268_435_455  # MQTT's limit for the bytes after the length field
+_AROUND = 64  # more bytes than all other parts of a packet with JSON
 _MAX_LEVELS = 201  # brokers such as Mosquitto close the connection for a topic with more levels
 _FORBIDDEN = re.compile(f"[{FORBIDDEN_CHARACTERS}]")
 _U16, _U32 = struct.Struct(">H"), struct.Struct(">I")
@@ -121,6 +123,31 @@ def pack_publish(topic: str, payload: bytes, qos: int, retain: bool, properties:
         raise WireError(f"{what}: send less, for example the address of the data")
     head = _FIRST_BYTES[qos << 1 | retain] + _length(size) + name
     return PackedPublish(head, packed, payload, qos, retain, len(head) - len(name) + size)
+
+
+def surely_fits(topic: str, payload: bytes, properties: PublishProperties, limit: int) -> bool:
+    """Whether a PUBLISH packet can be packed and is not larger than a limit. False also when this is not clear.
+
+    It costs much less than :func:`pack_publish`.
+
+    Args:
+        topic: The topic.
+        payload: The bytes of the message.
+        properties: The MQTT properties.
+        limit: The largest size of the packet, in bytes.
+
+    Raises:
+        WireError: No message can be published to the topic or to the Response Topic; see :func:`pack_topic`.
+    """
+    if properties.user_properties or properties.message_expiry is not None:
+        return False
+    if properties.content_type not in (None, "application/json"):
+        return False
+    size = _AROUND + len(payload) + len(pack_topic(topic, "the topic"))
+    if properties.response_topic is not None:
+        size += len(pack_topic(properties.response_topic, "the Response Topic"))
+    correlation = len(properties.correlation_data or b"")
+    return correlation <= 0xFFFF and size + correlation <= min(limit, _MAX_LENGTH)
 
 
 @functools.lru_cache(512)

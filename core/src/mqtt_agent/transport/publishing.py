@@ -152,7 +152,7 @@ class Publishing:
         """
         self._lifetime.check_usable()
         more = 0 if self.identity is None else self.identity.reserve(properties)
-        self._outbox.pack(topic, payload, 1, False, properties, more)
+        self._outbox.check(topic, payload, properties, more)
 
     def _note(self, topic: str, payload: bytes, *, signed: bool = True) -> None:
         for namespace, screen in self.screens.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ __all__ = [
     "TaskMessage",
     "TaskResult",
     "TaskState",
+    "digest_of",
     "read_result_state",
     "state_of",
     "unknown_tasks",
@@ -208,23 +210,34 @@ class Task(Message):
     @property
     def bare(self) -> bool:
         """Whether the message has a task id and no content (spec)."""
-        return self.created_at is None and not self._content()
+        return self.created_at is None and not _content_of(self.as_json())
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the content. Messages that ask for the same work have the same digest: times do not count.
+        """The digest of the content; see :func:`digest_of`."""
+        return digest_of(self.as_json())
 
-        A prompt without messages counts as a conversation of one message (ours): some writers send both.
-        """
-        content = {"from": self.sender, **self._content()}
-        if self.prompt is not None and self.messages is None:
-            content["messages"] = [{"role": "user", "content": self.prompt}]
-        return hashlib.sha256(pydantic_core.to_json(_sorted(content))).hexdigest()
 
-    def _content(self) -> dict[str, Any]:
-        return self.model_dump(
-            exclude={"task_id", "sender", "to", "created_at", "expires_at", "stream", "max_result"}, exclude_none=True
-        )
+_NOT_CONTENT = frozenset(("task_id", "from", "to", "created_at", "expires_at", "stream", "max_result"))
+
+
+def _content_of(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in task.items() if name not in _NOT_CONTENT}
+
+
+def digest_of(task: Mapping[str, Any]) -> str:
+    """The SHA-256 of the content of a task. Tasks that ask for the same work have the same digest: times do not count.
+
+    A prompt without messages counts as a conversation of one message (ours): some writers send both.
+
+    Args:
+        task: The task as plain JSON, without the fields that are None.
+    """
+    content = _content_of(task)
+    content["from"] = task.get("from")
+    if "prompt" in content and "messages" not in content:
+        content["messages"] = [{"role": "user", "content": content["prompt"]}]
+    return hashlib.sha256(pydantic_core.to_json(_sorted(content))).hexdigest()
 
 
 class TaskFault(Message):

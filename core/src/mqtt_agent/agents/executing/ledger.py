@@ -24,6 +24,7 @@ from mqtt_agent.agents.store.base import VERIFIED
 from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ASKING, Task, TaskEvent, TaskFault, TaskState, encode
+from mqtt_agent.wire.tasks import digest_of
 
 __all__ = ["ReceivedTasks"]
 
@@ -110,13 +111,14 @@ class ReceivedTasks:
             await self._take_bare(task, reply_to, message)
             return
         content = pydantic_core.from_json(encode(task))
+        digest = digest_of(content)
         if verified:
             content[VERIFIED] = True
         record = TaskRecord(
             key=self.key(task.task_id, task.sender),
             peer=task.sender,
             task=content,
-            digest=task.digest,
+            digest=digest,
             reply_to=reply_to,
             expires_at=expires_at,
         )

@@ -29,6 +29,7 @@ from mqtt_agent.errors import ConnectionLost, MQTTAgentError, StoreError, TaskNo
 from mqtt_agent.metering import Durations
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import MemberNote, Task, TaskState, checked_json, encode
+from mqtt_agent.wire.tasks import digest_of
 
 __all__ = ["Delegations"]
 
@@ -183,11 +184,12 @@ class Delegations:
         assert task.to is not None
         task.max_result = self._scope.max_result
         payload = encode(task)
+        content = pydantic_core.from_json(payload)
         record = TaskRecord(
             key=self._tasks.key(task.task_id),
             peer=task.to,
-            task=pydantic_core.from_json(payload),
-            digest=task.digest,
+            task=content,
+            digest=digest_of(content),
             reply_to=self._sender.bound_results(task.to),
             expires_at=expires_at,
         )
@@ -230,7 +232,9 @@ class Delegations:
         except StoreError as error:
             raise with_message(error, f"task {task_id} was not stored, and so not sent: {error}") from error
         reached("delegated.after-commit")
-        if not added and (stored.digest != record.digest or stored.peer != record.peer):
+        # An older version stored another digest of the same content.
+        same = added or record.digest in (stored.digest, digest_of(stored.task))
+        if not same or stored.peer != record.peer:
             other = "" if stored.peer == record.peer else f" (agent {stored.peer} has the other task)"
             problem = f"task id {task_id} names another task already; this task was not sent{other}"
             raise TaskRejected(problem, task_id=task_id, peer=stored.peer, code="conflict")

@@ -58,6 +58,19 @@ def input_id_of(event: TaskEvent) -> str | None:
     return input_id if isinstance(input_id, str) else None
 
 
+class _Untold(NamedTuple):
+    """A status event that the executor has not sent, because the result says the same. It is made when it is read."""
+
+    state: TaskState
+    seq: int
+    result: TaskResult
+
+    def event(self) -> TaskEvent:
+        about: dict[str, Any] = {"status": self.state.value, "attempt": self.result.attempt}
+        at = self.result.timestamp
+        return TaskEvent(task_id=self.result.task_id, seq=self.seq, type="status", timestamp=at, **about)
+
+
 class TaskHandle:
     """A task that was given to a peer. :meth:`Agent.delegate` and :meth:`Agent.resume` return handles.
 
@@ -98,7 +111,7 @@ class TaskHandle:
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[TaskResult] = self._loop.create_future()
         self._waiting: set[asyncio.Future[bool]] = set()
-        self._events: Feed[TaskEvent] = Feed()
+        self._events: Feed[TaskEvent | _Untold] = Feed()
         self._seq = 0
         self._told_begun = False
         self._end_timer: asyncio.TimerHandle | None = None
@@ -196,7 +209,7 @@ class TaskHandle:
         """
         await self._requester.listen(self)
         async for event in self._events:
-            yield event
+            yield event.event() if isinstance(event, _Untold) else event
 
     async def show(self) -> None:
         """Show the task's state and progress, until the task is over or asks a question.
@@ -376,11 +389,6 @@ class TaskHandle:
         self._end()
         return True
 
-    def _make_status(self, state: TaskState, seq: int, result: TaskResult) -> None:
-        """Make an event that the executor has not sent, because the result says the same."""
-        about: dict[str, Any] = {"status": state.value, "attempt": result.attempt, "timestamp": result.timestamp}
-        self._events.put(TaskEvent(task_id=self.task_id, seq=seq, type="status", **about))
-
     def _end(self) -> None:
         if self._over:
             return
@@ -389,8 +397,8 @@ class TaskHandle:
         result = self.response
         if result is not None and (result.seq is None or self._seq < result.seq):
             if result.attempt is not None and not self._seq and not self._told_begun:  # the task was short
-                self._make_status(TaskState.WORKING, 0, result)
-            self._make_status(self.state, result.seq or 0, result)
+                self._events.put(_Untold(TaskState.WORKING, 0, result))
+            self._events.put(_Untold(self.state, result.seq or 0, result))
         self._events.close()
         self._over = True
         callbacks, self._on_end = self._on_end, []

@@ -24,8 +24,11 @@ Synchronous = Literal["full", "normal"]
 APPLICATION_ID = int.from_bytes(b"MQTA", "big")
 """Marks the file of a task store, in SQLite's header."""
 
-OVER = "state IN ({})".format(", ".join(f"'{state}'" for state in TaskState if state.terminal))
-"""The condition of the index ``tasks_over``. SQLite uses the index only for a statement with exactly this condition."""
+OVER = "({})".format(" OR ".join(f"state = '{state}'" for state in TaskState if state.terminal))
+"""The condition of the index ``tasks_over``. SQLite uses the index only for a statement with exactly this condition.
+
+With IN in place of OR, SQLite would make a table of the states for each row that it writes.
+"""
 
 MIGRATIONS: list[Sequence[str]] = [
     (
@@ -100,6 +103,16 @@ MIGRATIONS: list[Sequence[str]] = [
         "CREATE INDEX tasks_unsettled ON tasks (agent, role, state) WHERE settled = 0",
         "CREATE INDEX tasks_over ON tasks (agent, updated_at)"
         " WHERE state IN ('completed', 'failed', 'canceled', 'rejected')",
+    ),
+    (  # less work for each task: an index has only the rows that are searched with it, and OR is cheaper than IN
+        "DROP INDEX tasks_by_peer",
+        "CREATE INDEX tasks_by_peer ON tasks (agent, peer, state) WHERE role = 'delegated' AND peer IS NOT NULL",
+        "DROP INDEX tasks_unsettled",
+        "CREATE INDEX tasks_unsettled ON tasks (agent, role, state) WHERE settled = 0"
+        " AND (state = 'completed' OR state = 'failed' OR state = 'canceled' OR state = 'rejected')",
+        "DROP INDEX tasks_over",
+        "CREATE INDEX tasks_over ON tasks (agent, updated_at)"
+        " WHERE (state = 'completed' OR state = 'failed' OR state = 'canceled' OR state = 'rejected')",
     ),
 ]
 """For each version of the file, the statements that make the next version. ``user_version`` is the file's version."""

@@ -25,6 +25,7 @@ __all__ = [
     "to_outline",
     "to_record",
     "to_row",
+    "written_by",
 ]
 
 _JSON = frozenset(("saved", "inputs", "result"))
@@ -61,6 +62,7 @@ class Row(NamedTuple):
     expires_at: float | None
 
 
+_NOTHING_WRITTEN: Mapping[str, Any] = {}
 _TEXT, _NUMBER, _NOTHING = (str,), (float, int), (type(None),)
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(Row._fields, _TEXT),
@@ -107,8 +109,12 @@ def to_row(record: TaskRecord) -> Row:
     )
 
 
-def to_record(row: Row) -> TaskRecord:
+def to_record(row: Row, written: Mapping[str, Any] = _NOTHING_WRITTEN) -> TaskRecord:
     """Make the record of a row.
+
+    Args:
+        row: The row.
+        written: The JSON values that were written to the row just now. Their texts are not read again.
 
     Raises:
         StoreError: The row has a value that no store writes: another program has written it, or the disk is damaged.
@@ -117,11 +123,9 @@ def to_record(row: Row) -> TaskRecord:
         _check(row, Row._fields, _ROW_KINDS)
         fields: dict[str, Any] = dict(zip(_AFTER_KEY, row[_END_OF_KEY:], strict=True))
         fields["key"] = TaskKey(row.agent, cast("TaskRole", row.role), row.task_id, row.requester)
-        fields["task"] = _decode(row.task)
         fields["state"] = state_of(row.state)
-        fields["saved"] = None if row.saved is None else _decode(row.saved)
-        fields["inputs"] = [] if row.inputs == "[]" else _decode(row.inputs)
-        fields["result"] = None if row.result is None else _decode(row.result)
+        for name, value in (("task", row.task), ("saved", row.saved), ("inputs", row.inputs), ("result", row.result)):
+            fields[name] = written[name] if name in written else _decode(value)
         fields["settled"], fields["cancel_requested"] = row.settled != 0, row.cancel_requested != 0
         fields["position"] = row.position
         # The constructor takes longer than all of this: it looks for the defaults of 18 fields.
@@ -130,6 +134,11 @@ def to_record(row: Row) -> TaskRecord:
         return record
     except (ValueError, TypeError) as error:
         raise _damaged(row.task_id, error) from error
+
+
+def written_by(record: TaskRecord) -> dict[str, Any]:
+    """The JSON values of a record that is added; see :func:`to_record`."""
+    return {name: getattr(record, name) for name in ("task", "saved", "inputs", "result")}
 
 
 OUTLINED: tuple[str, ...] = (
@@ -259,7 +268,11 @@ def _encode(value: Any, name: str, key: TaskKey) -> str:
         raise StoreError(what, permanent=True) from error
 
 
-def _decode(text: str) -> Any:
+def _decode(text: str | None) -> Any:
+    if text is None:
+        return None
+    if text == "[]":
+        return []
     try:
         return pydantic_core.from_json(text)
     except ValueError:

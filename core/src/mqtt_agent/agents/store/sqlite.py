@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from typing_extensions import Unpack, override
 
@@ -23,6 +23,7 @@ from mqtt_agent.agents.store.rows import (
     encode_changes,
     to_record,
     to_row,
+    written_by,
 )
 from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.watch import FileWatch
@@ -34,17 +35,18 @@ __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
+ROLES: tuple[TaskRole, ...] = get_args(TaskRole)
 _COLUMNS = ", ".join(Row._fields)
 _OUTLINED = ", ".join(OUTLINED)
 _NEW = Row._fields[1:]
 
 # Each statement names its index. SQLite must not choose another index from its statistics, and a statement fails when
-# it cannot use its index. A search in several states merges the sorted results of one search for each state.
+# it cannot use its index. A search in several states merges the sorted results of one search for each state. The role
+# is part of the text: one index has the rows of one role only, and for a bound role SQLite would plan each call again.
 INSERT = (
     f"INSERT INTO tasks ({', '.join(_NEW)}) VALUES ({', '.join('?' * len(_NEW))})"
     " ON CONFLICT (agent, role, task_id, requester) DO NOTHING"
 )
-GET = f"SELECT {_COLUMNS} FROM tasks WHERE agent = ? AND role = ? AND task_id = ? AND requester = ?"
 OLDEST = (
     f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_by_state"
     f" WHERE agent = ? AND role = 'received' AND state = '{TaskState.SUBMITTED}' ORDER BY position LIMIT 1"
@@ -59,10 +61,25 @@ SWEEP = (
 )
 
 
-SETTLE = (
-    "UPDATE tasks SET settled = 1"
-    " WHERE agent = ? AND role = ? AND task_id = ? AND requester = ? AND +state = ?"  # +: found by its key
-)
+def _sql(role: TaskRole) -> str:
+    if role not in ROLES:
+        raise ValueError(f"a task has one of the roles {', '.join(ROLES)}, not {role!r}")
+    return f"'{role}'"
+
+
+@functools.lru_cache(8)
+def get_sql(role: TaskRole) -> str:
+    """The statement for :meth:`TaskStore.get`."""
+    return f"SELECT {_COLUMNS} FROM tasks WHERE agent = ? AND role = {_sql(role)} AND task_id = ? AND requester = ?"
+
+
+@functools.lru_cache(8)
+def settle_sql(role: TaskRole) -> str:
+    """The statement for :meth:`TaskStore.settle`."""
+    return (
+        f"UPDATE tasks SET settled = 1 WHERE agent = ? AND role = {_sql(role)} AND task_id = ? AND requester = ?"
+        " AND +state = ?"  # +: found by its key
+    )
 
 
 @functools.lru_cache(256)
@@ -71,22 +88,29 @@ def update_sql(columns: tuple[str, ...]) -> str:
     return f"UPDATE tasks SET {', '.join(f'{column} = ?' for column in columns)} WHERE position = ?"
 
 
-def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool, columns: str = _COLUMNS) -> str:
+def find_sql(
+    role: TaskRole, states: Iterable[TaskState], *, peer: bool, unsettled: bool, columns: str = _COLUMNS
+) -> str:
     """The statement for :meth:`TaskStore.find`, with named parameters."""
-    index = "tasks_unsettled" if unsettled else "tasks_by_peer" if peer else "tasks_by_state"
-    start = f"SELECT {columns} FROM tasks INDEXED BY {index} WHERE agent = :agent AND role = :role"
+    where = f"agent = :agent AND role = {_sql(role)}"
     if peer:
-        start += " AND peer = :peer"
+        where += " AND peer = :peer"
     if unsettled:
-        start += " AND settled = 0"
-    each = (f"{start} AND state = '{state}' AND position > :after" for state in sorted(states))
+        where += " AND settled = 0"
+    by_peer = "tasks_by_peer" if peer and role == "delegated" else "tasks_by_state"
+    each = (
+        f"SELECT {columns} FROM tasks INDEXED BY {'tasks_unsettled' if unsettled and state.terminal else by_peer}"
+        f" WHERE {where} AND state = '{state}' AND position > :after"
+        for state in sorted(states)
+    )
     return f"{' UNION ALL '.join(each)} ORDER BY position LIMIT :limit"
 
 
-def count_sql(states: Iterable[TaskState]) -> str:
+def count_sql(role: TaskRole, states: Iterable[TaskState]) -> str:
     """The statement for :meth:`TaskStore.count`."""
     listed = ", ".join(f"'{state}'" for state in sorted(states))
-    return f"SELECT count(*) FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = ? AND state IN ({listed})"
+    where = f"agent = ? AND role = {_sql(role)} AND state IN ({listed})"
+    return f"SELECT count(*) FROM tasks INDEXED BY tasks_by_state WHERE {where}"
 
 
 class SqliteStore(ThreadedStore):
@@ -161,8 +185,8 @@ class SqliteStore(ThreadedStore):
             assert there is not None
             return there, False
 
-        row_there, added = await self._run(work, writes=True)
-        return to_record(row_there), added
+        there, added = await self._run(work, writes=True)
+        return to_record(there, written_by(record) if added else {}), added
 
     @override
     async def get(self, key: TaskKey) -> TaskRecord | None:
@@ -189,12 +213,11 @@ class SqliteStore(ThreadedStore):
             return None if decided is None else _update(connection, row, decided)
 
         row = await self._run(work, writes=True)
-        return row and to_record(row)
+        return row and to_record(row, changes)
 
     @override
     async def settle(self, tasks: Sequence[tuple[TaskKey, TaskState]]) -> None:
-        values = [(*key, state.value) for key, state in tasks]
-        await self._run(partial(_settle, values), writes=True)
+        await self._run(partial(_settle, tasks), writes=True)
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:
@@ -226,24 +249,22 @@ class SqliteStore(ThreadedStore):
         after: int,
         limit: int,
     ) -> list[Row]:
-        statement = find_sql(states, peer=peer is not None, unsettled=unsettled)
-        values = {"agent": agent, "role": role, "peer": peer, "after": after, "limit": limit}
+        statement = find_sql(role, states, peer=peer is not None, unsettled=unsettled)
+        values = {"agent": agent, "peer": peer, "after": after, "limit": limit}
         return await self._run(partial(_fetch, statement, values), writes=False)
 
     @override
     async def _fetch_outlined(
         self, agent: str, role: TaskRole, states: frozenset[TaskState], *, after: int, limit: int
     ) -> Sequence[Sequence[object]]:
-        statement = find_sql(states, peer=False, unsettled=False, columns=_OUTLINED)
-        values = {"agent": agent, "role": role, "after": after, "limit": limit}
+        statement = find_sql(role, states, peer=False, unsettled=False, columns=_OUTLINED)
+        values = {"agent": agent, "after": after, "limit": limit}
         return await self._run(lambda connection: connection.execute(statement, values).fetchall(), writes=False)
 
     @override
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
-        statement = count_sql(frozenset(map(TaskState, states)))
-        return await self._run(
-            lambda connection: connection.execute(statement, (agent, role)).fetchone()[0], writes=False
-        )
+        statement = count_sql(role, frozenset(map(TaskState, states)))
+        return await self._run(lambda connection: connection.execute(statement, (agent,)).fetchone()[0], writes=False)
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
@@ -257,7 +278,7 @@ class SqliteStore(ThreadedStore):
 
 
 def _get(connection: sqlite3.Connection, key: TaskKey) -> Row | None:
-    row = connection.execute(GET, key).fetchone()
+    row = connection.execute(get_sql(key.role), (key.agent, key.task_id, key.requester)).fetchone()
     return None if row is None else Row._make(row)
 
 
@@ -265,8 +286,11 @@ def _fetch(statement: str, values: Mapping[str, object], connection: sqlite3.Con
     return [Row._make(row) for row in connection.execute(statement, values)]
 
 
-def _settle(values: Sequence[tuple[object, ...]], connection: sqlite3.Connection) -> None:
-    connection.executemany(SETTLE, values)  # the cursor is no result: it must end in this thread
+def _settle(tasks: Sequence[tuple[TaskKey, TaskState]], connection: sqlite3.Connection) -> None:
+    for role in ROLES:
+        values = [(key.agent, key.task_id, key.requester, state.value) for key, state in tasks if key.role == role]
+        if values:
+            connection.executemany(settle_sql(role), values)  # the cursor is no result: it must end in this thread
 
 
 def _update(connection: sqlite3.Connection, row: Row, columns: dict[str, object]) -> Row:
