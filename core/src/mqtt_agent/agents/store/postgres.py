@@ -25,11 +25,11 @@ from mqtt_agent.agents.store.rows import (
     FLAGS,
     OUTLINED,
     Row,
+    at_position,
     changeable_states,
     encode_changes,
     to_record,
     to_row,
-    written_by,
 )
 from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.worker import Engine, Worker
@@ -221,7 +221,7 @@ class PostgresStore(ThreadedStore):
         insert = self.statement(insert_sql(columns), tuple(values.values()))._replace(part=part)
         while True:
             if added := await self._submit(insert, writes=True):
-                return to_record(row._replace(position=added[0][0]), written_by(record)), True
+                return at_position(record, added[0][0]), True
             if there := await self.get(record.key):
                 return there, False
             # the record that was there has been removed since

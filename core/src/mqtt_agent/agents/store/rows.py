@@ -18,6 +18,7 @@ __all__ = [
     "FLAGS",
     "OUTLINED",
     "Row",
+    "at_position",
     "changeable_states",
     "claim_row",
     "decide_change",
@@ -25,7 +26,6 @@ __all__ = [
     "to_outline",
     "to_record",
     "to_row",
-    "written_by",
 ]
 
 _JSON = frozenset(("saved", "inputs", "result"))
@@ -114,7 +114,8 @@ def to_record(row: Row, written: Mapping[str, Any] = _NOTHING_WRITTEN) -> TaskRe
 
     Args:
         row: The row.
-        written: The JSON values that were written to the row just now. Their texts are not read again.
+        written: The values that :meth:`TaskStore.change` has written to the row just now. Their texts are not read
+            again.
 
     Raises:
         StoreError: The row has a value that no store writes: another program has written it, or the disk is damaged.
@@ -136,9 +137,11 @@ def to_record(row: Row, written: Mapping[str, Any] = _NOTHING_WRITTEN) -> TaskRe
         raise _damaged(row.task_id, error) from error
 
 
-def written_by(record: TaskRecord) -> dict[str, Any]:
-    """The JSON values of a record that is added; see :func:`to_record`."""
-    return {name: getattr(record, name) for name in ("task", "saved", "inputs", "result")}
+def at_position(record: TaskRecord, position: int) -> TaskRecord:
+    """Make the record of a row that was made of another record by :func:`to_row`, and added at a position."""
+    added = TaskRecord.__new__(TaskRecord)
+    added.__dict__.update(record.__dict__, state=state_of(record.state), position=position)
+    return added
 
 
 OUTLINED: tuple[str, ...] = (

@@ -18,12 +18,12 @@ from mqtt_agent.agents.store.database import OVER, Synchronous, check_process, c
 from mqtt_agent.agents.store.rows import (
     OUTLINED,
     Row,
+    at_position,
     claim_row,
     decide_change,
     encode_changes,
     to_record,
     to_row,
-    written_by,
 )
 from mqtt_agent.agents.store.threaded import ThreadedStore
 from mqtt_agent.agents.store.watch import FileWatch
@@ -176,17 +176,17 @@ class SqliteStore(ThreadedStore):
     async def add(self, record: TaskRecord) -> tuple[TaskRecord, bool]:
         row = to_row(record)
 
-        def work(connection: sqlite3.Connection) -> tuple[Row, bool]:
+        def work(connection: sqlite3.Connection) -> Row | int:
             cursor = connection.execute(INSERT, row[1:])
             if cursor.rowcount == 1:
                 assert cursor.lastrowid is not None
-                return row._replace(position=cursor.lastrowid), True
+                return cursor.lastrowid
             there = _get(connection, record.key)
             assert there is not None
-            return there, False
+            return there
 
-        there, added = await self._run(work, writes=True)
-        return to_record(there, written_by(record) if added else {}), added
+        there = await self._run(work, writes=True)
+        return (at_position(record, there), True) if isinstance(there, int) else (to_record(there), False)
 
     @override
     async def get(self, key: TaskKey) -> TaskRecord | None:
