@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -164,6 +165,27 @@ async def test_durable_tasks_at_once_cost_few_python_calls_and_few_turns_of_the_
             await asyncio.gather(*(give_often(planner) for _ in range(at_once)))
     assert calls.count / at_once / 5 <= PYTHON_CALLS_PER_DELEGATED_AT_ONCE
     assert calls.handles / at_once / 5 <= HANDLES_PER_DELEGATED_AT_ONCE
+
+
+async def test_a_task_leaves_no_work_for_the_garbage_collector(
+    mosquitto: Mosquitto, namespace: str, tmp_path: Path
+) -> None:
+    async def give(planner: Agent) -> None:
+        task = await planner.delegate("writer", PROMPT)
+        await task.result()
+
+    stores = SqliteStore(tmp_path / "planner.db"), SqliteStore(tmp_path / "writer.db")
+    async with agents(namespace, (mosquitto.url, mosquitto.url), stores) as (planner, _):
+        await soon(give(planner))
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(TASKS):
+                await soon(give(planner))
+            left = gc.collect()
+        finally:
+            gc.enable()
+    assert left < TASKS
 
 
 @pytest.mark.parametrize("do", [delegate, request], ids=["delegate", "request"])

@@ -82,7 +82,7 @@ class Attempt:
         self._store = store
         self._retry = retry
         self._send_payload = send
-        self._sender = PacedSender(self._publish)
+        self._sender: PacedSender | None = None  # most tasks send no event
 
     def _publish(self, payload: bytes) -> asyncio.Future[int]:
         topic = self.topic or ""
@@ -150,6 +150,8 @@ class Attempt:
         payload = encode(event, f"task {self.key.task_id}")
         self.seq += 1  # only now: a requester waits for every number, so an unsent event must not use a number
         try:
+            if self._sender is None:
+                self._sender = PacedSender(self._publish)
             await self._sender.send(payload)
         except PayloadTooLarge:
             self.seq -= 1
