@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from mqtt_agent.wire.references import REFERENCES, References
+from mqtt_agent.wire.schemas import Checker
 
-__all__ = ["NO_ARGUMENTS", "speakable", "takes_null", "without_nulls"]
+__all__ = ["NO_ARGUMENTS", "fits", "speakable", "takes_null", "without_nulls"]
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
@@ -62,6 +63,14 @@ def takes_null(schema: Any) -> bool:
     if isinstance(choices, list) and not any(map(takes_null, cast("list[Any]", choices))):
         return False
     return not isinstance(every, list) or all(map(takes_null, cast("list[Any]", every)))
+
+
+def fits(value: Any, schema: Any) -> bool:
+    """Whether a value fits a JSON Schema of a peer. Nothing fits a schema that is not valid."""
+    try:
+        return not Checker("the schema", schema).fault_of(value)
+    except ValueError:
+        return False
 
 
 def without_nulls(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

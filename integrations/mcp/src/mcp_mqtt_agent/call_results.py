@@ -8,10 +8,10 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.content import as_text
+from mqtt_agent.adapting.schemas import fits
 from mqtt_agent.errors import CallError, InvalidArguments, MQTTAgentError, ToolFailed, ToolUnavailable
 from mqtt_agent.tools import CallHandle
 from mqtt_agent.wire import Response, ToolCard
-from mqtt_agent.wire.schemas import Checker
 from pydantic import TypeAdapter, ValidationError
 
 from mcp_mqtt_agent.context import Context
@@ -112,7 +112,8 @@ def failed_call(error: CallError, response: Response | None = None, card: ToolCa
     content = error.content if isinstance(error, ToolFailed) else None
     answer: dict[str, Any] = {"content": content or [_text(str(error))], "isError": True}
     if isinstance(error, ToolFailed) and isinstance(error.data, dict):
-        if _fits(error.data, None if card is None else _output_of(card)):
+        schema = None if card is None else _output_of(card)
+        if schema is None or fits(error.data, schema):
             answer["structuredContent"] = error.data
         else:
             answer["_meta"] = {_DATA: error.data}
@@ -125,15 +126,6 @@ def _output_of(card: ToolCard) -> dict[str, Any] | None:
     """The output schema that clients are shown. They refuse a result that is no object when a tool has one."""
     output = card.output_schema
     return output if output is not None and output.get("type") == "object" else None
-
-
-def _fits(data: dict[str, Any], schema: dict[str, Any] | None) -> bool:
-    if schema is None:
-        return True
-    try:
-        return not Checker("the output schema", schema).fault_of(data)
-    except ValueError:  # a client cannot check by such a schema either
-        return False
 
 
 def _text(text: str) -> dict[str, str]:
