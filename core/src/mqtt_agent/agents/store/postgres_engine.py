@@ -377,8 +377,8 @@ _ADVICE = _FOR_PERSONS + _advice(
     ),
     (
         "read-only",
-        "is read-only, because the server is a standby, or because default_transaction_read_only is on; name the primary"
-        " server, or all servers, or turn that setting off (some providers turn it on when the disk is full)",
+        "is read-only, because the server is a standby, or because default_transaction_read_only is on; name the "
+        "primary server, or all servers, or turn that setting off (some providers turn it on when the disk is full)",
     ),
     (
         "connection failed|connection timeout|could not|refused|starting up|shutting down|closed|consuming input",
