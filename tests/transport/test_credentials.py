@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from mqtt_agent import Agent, IssuedToken, MemoryStore, TaskContext, ToolClient, ToolServer
 from mqtt_agent.errors import BrokerUnreachable, ConnectionLost, ConnectionRefused
 from mqtt_agent.transport import TLS, BrokerURL, Connection, Credentials, InboundMessage, Password, Token
+from mqtt_agent.transport import tls as tls_files
 from mqtt_agent.transport.renewal import renewal_delay, token_expiry
 from mqtt_agent.wire import ServerCard, decode
 from proxy import Proxy
@@ -353,6 +355,62 @@ async def test_a_ping_of_the_websocket_holds_nothing_up(certificates: Certificat
         url = f"wss://127.0.0.1:{broker.sockets[0].getsockname()[1]}"
         async with connected(url, tls=certificates.trusting, connect_timeout=2) as connection:
             assert connection.connected
+
+
+@pytest.fixture
+def renewed(certificates: Certificates, tmp_path: Path) -> tuple[TLS, Callable[[Certificate], None]]:
+    """Files of a client's certificate, behind a link as in Kubernetes, and what replaces them."""
+    link, numbers = tmp_path / "now", itertools.count()
+
+    def put(certificate: Certificate) -> None:
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        shutil.copy(certificate.certificate, folder / "tls.crt")
+        shutil.copy(certificate.key, folder / "tls.key")
+        fresh = tmp_path / "fresh"
+        fresh.symlink_to(folder)
+        fresh.replace(link)
+
+    put(certificates.client)
+    return TLS(certificates.authority, link / "tls.crt", link / "tls.key"), put
+
+
+async def test_a_certificate_that_was_renewed_is_shown_when_the_connection_is_made_again(
+    listening: MakeListener,
+    certificates: Certificates,
+    renewed: tuple[TLS, Callable[[Certificate], None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tls, put = renewed
+    listener = listening("mqtts", "require_certificate true", "use_identity_as_username true")
+    async with Proxy(listener.url) as proxy, connected(proxy.url, tls=tls) as connection:
+        put(certificates.stranger)  # the broker refuses it
+        await proxy.cut()
+        await proxy.mend()
+        await until(lambda: "failed and will be tried again" in caplog.text, 20)
+        assert not connection.connected
+        put(certificates.client)
+        await soon(connection.publish("t", b"again"), 20)
+
+
+def test_certificates_that_cannot_be_used_do_not_take_the_place_of_earlier_ones(
+    certificates: Certificates,
+    renewed: tuple[TLS, Callable[[Certificate], None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tls, put = renewed
+    followed = tls_files.Certificates(tls)
+    first = followed.context()
+    assert followed.context() is first
+    put(Certificate(certificates.client.certificate, certificates.stranger.key))  # in the middle of a renewal
+    assert followed.context() is first
+    assert followed.context() is first
+    [message] = caplog.messages
+    assert "the earlier ones are used: TLS(certificate=" in message
+    put(certificates.client)
+    assert followed.context() is not first
+    own = ssl.create_default_context()
+    assert tls_files.Certificates(own).context() is own
 
 
 async def test_an_ssl_context_of_ones_own_is_used(listening: MakeListener, certificates: Certificates) -> None:

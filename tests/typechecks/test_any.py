@@ -44,7 +44,7 @@ PARAMETERS = {
             "interrupt",
             "kwargs",
         ),
-        *("mcps", "request", "runtime", "timeout", "told"),
+        *("dft", "mcps", "request", "runtime", "timeout", "told"),
     },
     "passed on to a function that checks it": {"about", "options"},
     "a type argument that may be any type": {
@@ -93,12 +93,12 @@ RESULTS = {
         *("request", "result", "result_of", "run", "saved", "saved_by_task", "settle", "stream", "to_json", "work"),
         *("checked_json", "json_from", "mended"),
         *("answer_of", "answer_from_text", "changed", "difference", "find", "plain_form"),
-        *("on_question", "read_answer", "read_line", "request_input"),
+        *("on_question", "read_answer", "read_line", "request_input", "take_positional"),
     },
     "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {
         *("awrap_model_call", "awrap_tool_call", "find_shell", "handle_feedback", "handle_feedback_async"),
-        *("last_messages", "wrap_model_call", "wrap_tool_call"),
+        *("encode_default", "last_messages", "wrap_model_call", "wrap_tool_call"),
     },
     "what a database returns": {"execute", "rows", "share", "wait"},
     "a type argument that may be any type": {"follow_threads", "parameters_of", "submit", "traced_handler"},

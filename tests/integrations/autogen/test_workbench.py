@@ -314,6 +314,12 @@ async def test_every_failure_is_a_result(
     assert told in result.to_text()
 
 
+async def test_a_null_for_an_argument_that_may_be_left_out_is_left_out(workbench: MQTTWorkbench) -> None:
+    assert (await soon(workbench.call_tool("greet", {"name": None}))).to_text() == "Hello you"
+    assert '"sum": 1' in (await soon(workbench.call_tool("add", {"a": 1, "b": None}))).to_text()
+    assert (await soon(workbench.call_tool("add", {"a": None}))).is_error
+
+
 async def test_a_timeout_stops_the_call_at_the_server(workbench: MQTTWorkbench, toolbox: Toolbox) -> None:
     workbench._timeout = 0.2
     assert (await soon(workbench.call_tool("hang"))).is_error

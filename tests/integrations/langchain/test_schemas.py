@@ -13,7 +13,8 @@ from langchain_core.tools import StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mqtt_agent import MQTTToolkit
 from mqtt_agent import ToolServer
-from mqtt_agent.adapting.schemas import speakable
+from mqtt_agent.adapting.schemas import speakable, without_nulls
+from support import soon
 
 DATA = json.loads((Path(__file__).parent / "data" / "mcp_tools.json").read_text())
 REAL = [(server["package"], tool["name"], tool["schema"]) for server in DATA["servers"] for tool in server["tools"]]
@@ -171,3 +172,34 @@ async def test_a_schema_that_providers_refuse_is_told_once_and_can_be_made_to_fi
             assert function["description"] == ("Attaches. Give the arguments of one of these groups: content; url.")
             assert await attach.ainvoke({"url": "x"}) == "ok"
         assert not [record for record in caplog.records if "provider" in record.getMessage()]
+
+
+def test_only_a_null_that_means_nothing_is_left_out_of_the_arguments() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "needed": {"type": "string"},
+            "text": {"type": "string"},
+            "either": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "listed": {"enum": ["a", None]},
+            "named": {"$ref": "#/$defs/named"},
+            "any": {},
+        },
+        "required": ["needed"],
+    }
+    given: dict[str, Any] = dict.fromkeys([*schema["properties"], "unknown"])
+    assert set(without_nulls(schema, given)) == set(given) - {"text"}
+    assert without_nulls(schema, {"text": "", "needed": "x"}) == {"text": "", "needed": "x"}
+    assert without_nulls({}, {"text": None}) == {"text": None}
+
+
+async def test_a_model_may_write_null_for_an_argument_that_it_leaves_out(embedded: Embedded, namespace: str) -> None:
+    server = ToolServer("greeter", broker=embedded.url, namespace=namespace)
+
+    @server.tool
+    def greet(name: str, title: str = "Ms") -> str:
+        return f"Hello {title} {name}"
+
+    async with server, MQTTToolkit(broker=embedded.url, namespace=namespace) as toolkit:
+        [tool] = await soon(toolkit.aget_tools())
+        assert await soon(tool.ainvoke({"name": "Lovelace", "title": None})) == "Hello Ms Lovelace"

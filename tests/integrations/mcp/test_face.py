@@ -15,8 +15,11 @@ import pytest
 from brokers import Broker, free_port
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp_mqtt_agent.call_results import failed_call
 from mcp_types import ToolListChangedNotification
 from mqtt_agent import ToolContext, ToolError, ToolResult, ToolServer
+from mqtt_agent.errors import ToolFailed
+from mqtt_agent.wire import ToolCard
 from support import becomes, kill, soon
 
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
@@ -181,3 +184,20 @@ def test_without_a_token_only_this_machine_is_served(face: StdioServerParameters
     done = subprocess.run(command, env=face.env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "--bearer-file" in done.stderr
+
+
+def test_data_of_an_error_that_does_not_fit_the_output_schema_is_no_structured_content() -> None:
+    output = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    for schema, data, structured in (
+        (output, {"why": "x"}, False),  # the official client in TypeScript would show an error of its own
+        (output, {"n": 1}, True),
+        ({"type": "array"}, {"why": "x"}, True),  # clients are not shown this schema
+        (None, {"why": "x"}, True),
+        ({"type": "object", "minProperties": "x"}, {"why": "x"}, False),
+    ):
+        card = ToolCard(tool="t", server="s", input_schema={"type": "object"}, output_schema=schema)
+        answer = failed_call(ToolFailed("no luck", data=data), None, card)
+        assert (answer["content"][0]["text"], answer["isError"]) == ("no luck", True)
+        shown = {"structuredContent": data} if structured else {"_meta": {"mqtt-agent/data": data}}
+        assert {key: answer.get(key) for key in shown} == shown
+        assert ("structuredContent" in answer) is structured

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -12,7 +15,7 @@ from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.sync import ToolContext as SyncToolContext
 from mqtt_agent.tools.serving.context import CallStream
 from mqtt_agent.tools.serving.function import ToolFunction
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 
@@ -189,10 +192,10 @@ def test_a_structured_return_type_makes_the_output_schema() -> None:
     def row() -> Row: ...
     def loose() -> dict[str, Any]: ...
 
-    for handler, field in ((model, "city"), (data, "degrees"), (row, "id")):
+    for handler, name in ((model, "city"), (data, "degrees"), (row, "id")):
         schema = ToolFunction("t", handler).output_schema
         assert schema is not None
-        assert field in schema["properties"]
+        assert name in schema["properties"]
     assert ToolFunction("t", loose).output_schema is None
 
 
@@ -287,3 +290,135 @@ async def test_of_several_alternatives_the_error_tells_what_is_wrong_with_the_cl
     with pytest.raises(InvalidArguments) as refused:
         await call(ToolFunction("feed", feed), {"pet": pet})
     assert any(path == fault["path"] and what in fault["message"] for fault in refused.value.data)
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    on: datetime.date
+    tags: set[str]
+    color: Color
+
+
+async def test_a_strict_model_takes_the_form_that_json_has_for_its_values() -> None:
+    def show(each: Strict, color: Annotated[Color, Field(strict=True)]) -> str:
+        return f"{each.on.year} {each.tags} {each.color.name} {color.name}"
+
+    function = ToolFunction("show", show)
+    given = {"each": {"on": "2020-01-31", "tags": ["a"], "color": "blue"}, "color": "red"}
+    assert await call(function, given) == "2020 {'a'} BLUE RED"
+    with pytest.raises(InvalidArguments, match="each.on"):
+        await call(function, given | {"each": {"on": "tomorrow", "tags": [], "color": "red"}})
+
+
+async def test_a_partial_function_that_is_wrapped_shows_only_what_is_not_bound() -> None:
+    def move(unit: str, x: int, y: int = 0) -> str:
+        return f"{unit} {x} {y}"
+
+    for partial, schema in (
+        (functools.partial(move, "mm"), {"x", "y"}),
+        (functools.partial(functools.partial(move, "mm"), y=5), {"x", "y"}),
+    ):
+        function = ToolFunction("move", functools.update_wrapper(partial, move))
+        assert set(function.input_schema["properties"]) == schema
+        assert function.input_schema["required"] == ["x"]
+        assert (await call(function, {"x": 1})).startswith("mm 1 ")
+
+
+async def test_a_wrapper_that_names_its_parameters_shows_them_and_not_those_of_what_it_wraps() -> None:
+    def move(database: object, x: int) -> list[Any]:
+        return [database, x]
+
+    @functools.wraps(move)
+    def with_database(x: int) -> list[Any]:
+        return move("database", x)
+
+    function = ToolFunction("move", with_database)
+    assert function.input_schema["properties"] == {"x": {"type": "integer"}}
+    assert await call(function, {"x": 1}) == ["database", 1]
+
+
+async def test_a_wrapper_that_takes_no_names_gets_its_arguments_by_position() -> None:
+    def move(x: int = 1, y: int = 2) -> list[int]:
+        return [x, y]
+
+    @functools.wraps(move)
+    def log(*places: int) -> list[int]:
+        return move(*places)
+
+    assert await call(ToolFunction("move", log), {"y": 5}) == [1, 5]
+    assert await call(ToolFunction("move", log), {}) == [1, 2]
+
+
+async def test_a_positional_only_parameter_without_a_value_keeps_its_default() -> None:
+    def move(x: int = 1, y: int = 2, /, z: int = 3) -> list[int]:
+        return [x, y, z]
+
+    assert await call(ToolFunction("move", move), {"y": 5, "z": 6}) == [1, 5, 6]
+    assert await call(ToolFunction("move", move), {"z": 6}) == [1, 2, 6]
+
+
+def test_a_text_beside_the_type_describes_the_argument() -> None:
+    def forecast(
+        city: Annotated[str, "The city"],
+        days: Annotated[int, "Not this", Field(description="How many days", ge=1)] = 3,
+        unit: Annotated[str, "Not this"] = Field("C", description="The unit"),
+    ) -> str:
+        return f"{city} {days} {unit}"
+
+    properties = ToolFunction("forecast", forecast).input_schema["properties"]
+    assert properties["city"] == {"type": "string", "description": "The city"}
+    assert (properties["days"]["description"], properties["unit"]["description"]) == ("How many days", "The unit")
+
+
+async def test_a_default_that_json_cannot_carry_is_left_out_of_the_schema() -> None:
+    @dataclass
+    class Filter:
+        words: list[str] = field(default_factory=list)
+
+    def find(most: float = math.inf, key: bytes = b"\xff", by: Filter | None = None) -> str:
+        return f"{most} {key!r}"
+
+    function = ToolFunction("find", find)
+    assert "default" not in function.input_schema["properties"]["most"]
+    assert "default" not in function.input_schema["properties"]["key"]
+    assert await call(function, {}) == "inf b'\\xff'"
+
+
+async def test_annotations_may_name_what_the_function_around_the_handler_defines() -> None:
+    class Local(BaseModel):
+        n: int
+
+    def double(each: Local) -> int:
+        return each.n * 2
+
+    @functools.wraps(double)
+    async def wrapped(*args: Any, **options: Any) -> int:
+        return double(*args, **options)
+
+    for handler in (double, wrapped, functools.partial(double)):
+        assert await call(ToolFunction("double", handler), {"each": {"n": 2}}) == 4
+
+
+async def test_only_the_schema_of_the_result_needs_the_annotation_of_the_result() -> None:
+    def double(n: int) -> Unknown:  # type: ignore[name-defined]  # noqa: F821
+        return n * 2
+
+    function = ToolFunction("double", double)
+    assert function.input_schema["properties"] == {"n": {"type": "integer"}}
+    assert (await call(function, {"n": 2}), function.output_schema) == (4, None)
+
+    def half(n: Unknown) -> int: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError, match="annotations cannot be resolved .name 'Unknown'"):
+        ToolFunction("half", half)
+
+
+def test_a_function_whose_parameters_python_does_not_know_is_refused_with_what_to_do() -> None:
+    with pytest.raises(TypeError, match="tool 'max': .*: write a function with parameters around it"):
+        ToolFunction("max", max)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from mqtt_agent.wire.references import REFERENCES, References
+from mqtt_agent.wire.schemas import Checker
 
-__all__ = ["NO_ARGUMENTS", "speakable", "takes_null"]
+__all__ = ["NO_ARGUMENTS", "fits", "speakable", "takes_null", "without_nulls"]
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 _MAX_DEPTH = 40
@@ -62,6 +63,36 @@ def takes_null(schema: Any) -> bool:
     if isinstance(choices, list) and not any(map(takes_null, cast("list[Any]", choices))):
         return False
     return not isinstance(every, list) or all(map(takes_null, cast("list[Any]", every)))
+
+
+def fits(value: Any, schema: Any) -> bool:
+    """Whether a value fits a JSON Schema of a peer. Nothing fits a schema that is not valid."""
+    try:
+        return not Checker("the schema", schema).fault_of(value)
+    except ValueError:
+        return False
+
+
+def without_nulls(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without each null that can only mean that an argument is left out, as language models often write.
+
+    Args:
+        schema: The input schema of the tool.
+        arguments: The arguments as a model gave them.
+
+    Returns:
+        The arguments without each null whose property may be left out, and does not take null.
+    """
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, Mapping) or all(each is not None for each in arguments.values()):
+        return dict(arguments)
+    known = cast("Mapping[str, Any]", properties)
+    needed = cast("list[Any]", required) if isinstance(required, (list, tuple)) else []
+    return {
+        name: each
+        for name, each in arguments.items()
+        if each is not None or name not in known or name in needed or takes_null(known[name])
+    }
 
 
 class _Writer:

@@ -29,7 +29,7 @@ from mqtt_agent.transport.publishing import Publishing
 from mqtt_agent.transport.renewal import Renewal
 from mqtt_agent.transport.subscriber import Subscriber
 from mqtt_agent.transport.subscriptions import Handler
-from mqtt_agent.transport.tls import TLS, tls_context
+from mqtt_agent.transport.tls import TLS, Certificates
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Connection"]
@@ -116,10 +116,11 @@ class Connection(Publishing):
             check_login((credentials.username, credentials.password))
         self.will_delay: int = whole_seconds(will_delay, "will_delay")
         self.session_expiry: int = max(whole_seconds(session_expiry, "session_expiry"), self.will_delay, 1)
+        certificates = Certificates(tls) if any(url.tls for url in self._brokers.urls) else None
         settings = LinkSettings(
             url=self._brokers.current,
             client_id=self.client_id,
-            ssl_context=tls_context(tls) if any(url.tls for url in self._brokers.urls) else None,
+            ssl_context=None if certificates is None else certificates.context(),
             keep_alive=_in_range("keep_alive", keep_alive, 0, 65_535),
             session_expiry=self.session_expiry,
             will_delay=self.will_delay,
@@ -136,7 +137,7 @@ class Connection(Publishing):
         self._subscriber = Subscriber(self._brokers, self.client_id, identity, self.screens)
         self._outbox = Outbox(self._brokers, max_queued, max_packet_size)
         self._renewal = Renewal(credentials, self._brokers, connect_timeout, self._outbox)
-        self._dialer = Dialer(settings, self._brokers, self._renewal)
+        self._dialer = Dialer(settings, self._brokers, self._renewal, certificates)
         self._lifetime = Lifetime(self._dialer, self._subscriber, self._outbox, self._renewal)
         self.on_reconnected: list[Callable[[bool], Awaitable[None]]] = self._lifetime.on_reconnected
         self.on_failed: list[Callable[[TransportError], None]] = self._lifetime.on_failed

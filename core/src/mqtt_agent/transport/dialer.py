@@ -16,6 +16,7 @@ from mqtt_agent.transport.link import Link
 from mqtt_agent.transport.message import InboundMessage, Will
 from mqtt_agent.transport.reasons import REFUSED_LOGINS
 from mqtt_agent.transport.renewal import Renewal
+from mqtt_agent.transport.tls import Certificates
 from mqtt_agent.transport.url import BrokerURL
 
 __all__ = ["Dialer"]
@@ -30,9 +31,12 @@ class Dialer:
         settings: The settings that all links have in common. The URL is replaced by that of the broker in use.
         brokers: The brokers that may be used.
         renewal: Gives the login of each link.
+        certificates: Gives the SSL context of each link. None leaves the one in ``settings``.
     """
 
-    def __init__(self, settings: LinkSettings, brokers: Brokers, renewal: Renewal) -> None:
+    def __init__(
+        self, settings: LinkSettings, brokers: Brokers, renewal: Renewal, certificates: Certificates | None = None
+    ) -> None:
         self.will: Will | None = None
         """The Last Will, which the broker publishes when no link is open for ``will_delay`` seconds."""
         self.epoch: int = 0
@@ -44,6 +48,7 @@ class Dialer:
         self._told: set[tuple[BrokerURL, str]] = set()
         self._settings = settings
         self._renewal = renewal
+        self._certificates = certificates
         self.rename(settings.client_id)
 
     def rename(self, client_id: str) -> None:
@@ -94,6 +99,8 @@ class Dialer:
         # the same client id, also across processes. No session is lost, because a clean start resumes no session.
         client_id = f"{self.client_id}~{self._token}{self.epoch}" if self.clean_start else self.client_id
         settings = dataclasses.replace(self._settings, url=self.url)
+        if self._certificates is not None:
+            settings = dataclasses.replace(settings, ssl_context=self._certificates.context())
         link = Link(ConnectOptions(settings, client_id, login, self.clean_start, will), on_message, on_lost)
         try:
             await link.open()

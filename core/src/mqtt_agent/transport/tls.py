@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from dataclasses import dataclass, field
 
-__all__ = ["TLS", "tls_context"]
+from mqtt_agent.logs import logger_of
+
+__all__ = ["TLS", "Certificates", "tls_context"]
+
+logger: logging.Logger = logger_of(__name__)
 
 
 @dataclass(frozen=True)
 class TLS:
     """Certificates as files, all in PEM format.
+
+    A connection reads files that have changed again before it connects again, so certificates can be renewed.
 
     Args:
         ca: The certificates of the authorities that may have signed the broker's certificate; None trusts the
@@ -49,6 +56,49 @@ def tls_context(tls: ssl.SSLContext | TLS | None) -> ssl.SSLContext:
             problem = "are not a certificate and its key in PEM format, or key_password is wrong or missing"
             raise _tls_error(error, what, problem) from error
     return context
+
+
+class Certificates:
+    """The SSL context of a connection, which follows the files of its certificates.
+
+    Args:
+        tls: An SSL context of the program's own, which stays as it is, or the files.
+
+    Raises:
+        OSError: See :func:`tls_context`.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | TLS | None) -> None:
+        self._tls = tls
+        self._seen = self._states()
+        self._context = tls_context(tls)
+
+    def context(self) -> ssl.SSLContext:
+        """The context for the next connection. While files that have changed cannot be used, the earlier ones count."""
+        states = self._states()
+        if states != self._seen:
+            self._seen = states
+            try:
+                self._context = tls_context(self._tls)
+            except OSError as error:
+                logger.warning("certificates have changed and cannot be used, so the earlier ones are used: %s", error)
+            else:
+                logger.info("certificates have changed, and are used from now on")
+        return self._context
+
+    def _states(self) -> list[tuple[int, ...]]:
+        """What changes when a file, or the file behind a link, is replaced or written."""
+        if not isinstance(self._tls, TLS):
+            return []
+        return [_state(path) for path in (self._tls.ca, self._tls.certificate, self._tls.key) if path is not None]
+
+
+def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _path(path: str | os.PathLike[str] | None) -> str:

@@ -17,7 +17,7 @@ from mqtt_agent.adapting.calling import call_tool
 from mqtt_agent.adapting.finding import EmptyHands, OnUnavailable, Selection, find_tools, tell_missing
 from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.naming import model_name
-from mqtt_agent.adapting.schemas import speakable
+from mqtt_agent.adapting.schemas import speakable, without_nulls
 from mqtt_agent.adapting.streaming import Emit, stream
 from mqtt_agent.adapting.threads import run_in_thread
 from mqtt_agent.deprecation import warn_renamed
@@ -126,7 +126,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         self._timeout = timeout
         self._stream = stream
         self._on_question = on_question
-        self._names: dict[str, str] = {}
+        self._cards: dict[str, ToolCard] = {}
         self._listed: list[ToolSchema] | None = None
         self._outdated = False
         self._empty_hands = EmptyHands()
@@ -197,7 +197,7 @@ class MQTTWorkbench(StaticStreamWorkbench):
         self._listed = []
         for card in found.tools:
             name = model_name(card.tool)
-            self._names[name] = card.tool
+            self._cards[name] = card
             # AutoGen's ParametersSchema has no `$defs`, so `speakable` replaces the references.
             parameters = cast(ParametersSchema, speakable(card.input_schema))
             described = card.description or card.title or card.tool
@@ -250,15 +250,15 @@ class MQTTWorkbench(StaticStreamWorkbench):
         """
 
         async def call(emit: Emit) -> CallHandle:
-            tool = await self._tool_named(name)
+            card = await self._card_named(name)
 
             def on_partial(call_id: str, partial: Any) -> None:
-                emit(partial_event(tool, call_id, partial))
+                emit(partial_event(card.tool, call_id, partial))
 
-            given, timeout = dict(arguments or {}), self._timeout
+            given, timeout = without_nulls(card.input_schema, arguments or {}), self._timeout
             ask = None if self._on_question is None else asking_here(self._on_question)
             options: dict[str, Any] = {"timeout": timeout, "on_partial": on_partial, "ask": ask}
-            return await self._client.await_on_loop(call_tool, tool, given, **options)
+            return await self._client.await_on_loop(call_tool, card.tool, given, **options)
 
         on_cancel = None if cancellation_token is None else cancellation_token.add_callback
         async with contextlib.aclosing(stream(call, on_cancel)) as events:
@@ -268,14 +268,14 @@ class MQTTWorkbench(StaticStreamWorkbench):
                 elif self._stream:
                     yield event
 
-    async def _tool_named(self, name: str) -> str:
-        if name not in self._names:
+    async def _card_named(self, name: str) -> ToolCard:
+        if name not in self._cards:
             await self.list_tools()
-        if name not in self._names:  # also a tool that this workbench was told to leave out
+        if name not in self._cards:  # also a tool that this workbench was told to leave out
             raise ToolUnavailable(
                 f"this workbench has no tool {name!r}, or no server offers the tool now: list_tools() gives the names"
             )
-        return self._names[name]
+        return self._cards[name]
 
     # Component
 

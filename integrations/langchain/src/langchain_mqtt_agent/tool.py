@@ -15,7 +15,7 @@ from mqtt_agent.adapting.callers import Remote
 from mqtt_agent.adapting.failures import concerns_model
 from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.adapting.providers import Provider, fitting, troubles
-from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable
+from mqtt_agent.adapting.schemas import NO_ARGUMENTS, speakable, without_nulls
 from mqtt_agent.adapting.steps import CallSteps
 from mqtt_agent.errors import TransportError, WireError
 from mqtt_agent.tools import CallQuestion
@@ -237,7 +237,8 @@ async def _call(
     on_question: OnToolQuestion | None,
 ) -> tuple[Any, Artifact]:
     """Call a tool, pass on what the tool streams and asks, and cancel the call when the caller gives up."""
-    tool, arguments, call, place, asking = request.name, request.args, None, None, False
+    tool, call, place, asking = request.name, None, None, False
+    arguments = without_nulls(card.input_schema, request.args) if tool == card.tool else request.args
     try:
         place = place_of(run.config, ("call", card.namespace, tool, run.tool_call_id or ""), arguments)
         if place.id is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from mcp.shared.exceptions import MCPError
 from mqtt_agent.errors import CallCanceled, MQTTAgentError
 from mqtt_agent.tools import CallHandle
+from mqtt_agent.wire import ToolCard
 
 from mcp_mqtt_agent.call_results import answer_of_call, showable
 
@@ -21,6 +22,7 @@ class CallTask:
 
     Args:
         handle: The call.
+        card: The card of the tool.
         on_change: Called when the task has changed.
 
     Attributes:
@@ -34,12 +36,13 @@ class CallTask:
 
     lost = False
 
-    def __init__(self, handle: CallHandle, on_change: Callable[[], None]) -> None:
+    def __init__(self, handle: CallHandle, card: ToolCard, on_change: Callable[[], None]) -> None:
         self.handle: CallHandle = handle
         self.created_at: float = time.time()
         self.updated_at: float = self.created_at
         self.message: str | None = None
         self.canceled: bool = False
+        self._card = card
         self._on_change = on_change
         self.outcome: asyncio.Task[dict[str, Any]] = asyncio.create_task(
             self._follow(), name=f"mcp-mqtt-agent call {handle.call_id}"
@@ -77,7 +80,7 @@ class CallTask:
             self.canceled = True
         except MQTTAgentError:
             pass  # the answer says it
-        return showable(await answer_of_call(self.handle))
+        return showable(await answer_of_call(self.handle, self._card))
 
     def _on_done(self, outcome: asyncio.Task[dict[str, Any]]) -> None:
         self.updated_at = time.time()

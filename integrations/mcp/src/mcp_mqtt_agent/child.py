@@ -19,7 +19,7 @@ from mcp.shared.message import SessionMessage
 from mqtt_agent.adapting.background import within
 from mqtt_agent.adapting.logs import logger_of
 
-from mcp_mqtt_agent.lines import error_for, read_line
+from mcp_mqtt_agent.lines import LONGEST, Lines, error_for, read_line
 
 __all__ = ["Streams", "child_process", "environment"]
 
@@ -28,8 +28,6 @@ logger: logging.Logger = logger_of(__name__)
 Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
 """What a connection to an MCP server is made of: the stream to read from, and the stream to write to."""
 
-_LONGEST = 64 * 1024 * 1024
-"""The longest message that is read, in bytes."""
 _CHUNK = 256 * 1024
 _LEAVES_WITHIN = 2.0
 """Seconds that a child has to end by itself after its standard input was closed."""
@@ -120,28 +118,17 @@ async def _read(
 ) -> None:
     """Pass on each line of the child's standard output. Lines that are no messages are left out."""
     assert process.stdout is not None
-    parts, size = list[bytes](), 0
+    lines = Lines(f"a message of more than {LONGEST:,} bytes from process {process.pid} is left out")
     with received, contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         while chunk := await process.stdout.read(_CHUNK):
-            *lines, rest = chunk.split(b"\n")
-            for line in lines:
-                parts.append(line)
-                message = _message(b"".join(parts)) if size + len(line) <= _LONGEST else None
-                parts, size = [], 0
+            for line in lines.feed(chunk):
+                message = _message(line)
                 if message is not None:
                     await received.send(message)
-            size += len(rest)
-            if size <= _LONGEST:
-                parts.append(rest)
-            elif parts:
-                logger.warning("a message of more than %d bytes from process %d is left out", _LONGEST, process.pid)
-                parts = []
 
 
 def _message(line: bytes) -> SessionMessage | None:
     """The message in a line. An answer that cannot be read becomes an error, so that nobody waits for it for ever."""
-    if not line.strip():
-        return None
     message, value = read_line(line)
     if message is not None:
         return SessionMessage(message)

@@ -142,15 +142,13 @@ def _agent_for(session: Session, agent_id: str, **options: Any) -> Agent:
 
 
 async def _over_stdio(session: Session, timeout: float | None, agents: bool, servers: Sequence[str] | None) -> None:
-    from mcp.server.stdio import stdio_server  # the MCP SDK takes a second to import
-
-    from mcp_mqtt_agent.face import Face
-    from mcp_mqtt_agent.lines import reread
+    from mcp_mqtt_agent.face import Face  # imports the MCP SDK, which takes a second
+    from mcp_mqtt_agent.stdio import standard_streams
 
     name = session.settings.name
     async with _agent_for(session, name) if agents and name is not None else session.client() as client:
         face = Face(client, timeout=timeout, servers=servers)
-        async with face.live(), stdio_server() as (read, writing), reread(read, writing) as reading:
+        async with face.live(), standard_streams() as (reading, writing):
             await face.server.run(reading, writing, face.server.create_initialization_options())
 
 

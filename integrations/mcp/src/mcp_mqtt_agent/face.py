@@ -258,7 +258,7 @@ class Face:
         call = OpenCall(params.name)
         asks = call.on_question if may_ask(ctx) else None
         handle = call.handle = await self._submit(ctx, card, params, call, asks, logs=False)
-        task = CallTask(handle, lambda: self._subscribing.on_task(handle.call_id))
+        task = CallTask(handle, card, lambda: self._subscribing.on_task(handle.call_id))
         return self._tasks.created_call(ctx, call, task)
 
     async def _delegate(self, params: types.CallToolRequestParams) -> TaskHandle:
@@ -300,6 +300,7 @@ class Face:
         if level is not None:
             call.logs = Logs(ctx, level)
             options |= {"log_level": level, "on_log": call.logs.add}
+        call.card = card
         return await self._client.submit(card.tool, params.arguments or {}, **options)
 
     async def _follow(self, ctx: Context, call: OpenCall, handle: CallHandle | AgentTask) -> dict[str, Any]:

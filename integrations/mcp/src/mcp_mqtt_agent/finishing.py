@@ -20,13 +20,14 @@ __all__ = ["finish_call", "finish_task", "progress_to"]
 
 async def finish_call(ctx: Context, call: OpenCall, handle: CallHandle) -> dict[str, Any]:
     """Follow a call to its end. Returns the result of ``tools/call``."""
+    assert call.card is not None
     report = _rising(ctx)
     async for partial in handle.partials():
         # MCP has no place for other partial results.
         if isinstance(partial, dict) and isinstance(partial.get("progress"), (int, float)):
             await report(partial["progress"], partial.get("total"), partial.get("message"))
     try:
-        return complete(ctx, await answer_of_call(handle))
+        return complete(ctx, await answer_of_call(handle, call.card))
     finally:
         if call.logs is not None:
             await call.logs.sent()

@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+import logging
 from typing import Any, cast
 
-import anyio
 import mcp_types as types
-from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
-from pydantic import ValidationError
+from mqtt_agent.adapting.logs import logger_of
 
-__all__ = ["error_for", "read_line", "reread"]
+__all__ = ["LONGEST", "Lines", "error_for", "read_line"]
+
+logger: logging.Logger = logger_of(__name__)
+
+LONGEST: int = 64 * 1024 * 1024
+"""The longest message that is read, in bytes."""
+
+
+class Lines:
+    """Puts the lines of a peer together.
+
+    Args:
+        too_long: What to log about a line that is longer than :data:`LONGEST`.
+    """
+
+    def __init__(self, too_long: str) -> None:
+        self._too_long = too_long
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take the next bytes.
+
+        Returns:
+            The lines that are whole now. Empty lines, and those that are too long, are left out.
+        """
+        whole: list[bytes] = []
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            if self._size + len(end) <= LONGEST:
+                whole.append(b"".join((*self._parts, end)))
+            self._parts, self._size = [], 0
+        self._size += len(rest)
+        if self._size <= LONGEST:
+            self._parts.append(rest)
+        elif self._parts:
+            logger.warning("%s", self._too_long)
+            self._parts = []
+        return [line for line in whole if line.strip()]
 
 
 def read_line(line: bytes) -> tuple[types.JSONRPCMessage | None, Any]:
@@ -53,36 +89,3 @@ def error_for(value: Any, code: int, message: str) -> SessionMessage | None:
         return None
     error = types.ErrorData(code=code, message=message)
     return SessionMessage(types.JSONRPCError(jsonrpc="2.0", id=request_id, error=error))
-
-
-def _again(error: ValidationError) -> tuple[types.JSONRPCMessage | None, Any]:
-    """Read a line again that the SDK could not read; see :func:`read_line`."""
-    inputs: list[Any] = [each["input"] for each in error.errors()]
-    if inputs and isinstance(inputs[0], str):
-        return read_line(inputs[0].encode(errors="surrogatepass"))
-    return None, next((each for each in inputs if isinstance(each, dict) and "id" in each), None)
-
-
-@contextlib.asynccontextmanager
-async def reread(
-    reading: ReadStream[SessionMessage | Exception], writing: WriteStream[SessionMessage]
-) -> AsyncGenerator[ReadStream[SessionMessage | Exception]]:
-    """Read the lines of a client again that the SDK could not read. A request that nobody can read gets an error."""
-    put, get = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-
-    async def relay() -> None:
-        async with put:
-            async for item in reading:
-                if isinstance(item, ValidationError):
-                    message, value = _again(item)
-                    error = error_for(value, types.INVALID_REQUEST, "this is no request of JSON-RPC")
-                    if message is None and error is not None:
-                        await writing.send(error)
-                        continue
-                    item = item if message is None else SessionMessage(message)
-                await put.send(item)
-
-    async with anyio.create_task_group() as tasks, get:
-        tasks.start_soon(relay)
-        yield get
-        tasks.cancel_scope.cancel()

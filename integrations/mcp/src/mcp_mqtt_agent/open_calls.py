@@ -16,6 +16,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ELICITATION, CallHandle, CallQuestion, Elicited, OnQuestion
+from mqtt_agent.wire import ToolCard
 from pydantic import BaseModel
 
 from mcp_mqtt_agent.agent_task import AgentTask
@@ -41,12 +42,14 @@ class OpenCall:
         tool: The name of the tool for the client.
         on_asked: Called when the tool asks.
         handle: The call or the task over MQTT, once it is sent.
+        card: The card of the tool, once the call is sent. None for an agent.
         logs: Passes on the log messages of the tool; None when the client wants none.
     """
 
     def __init__(self, tool: str) -> None:
         self.tool: str = tool
         self.handle: CallHandle | AgentTask | None = None
+        self.card: ToolCard | None = None
         self.logs: Logs | None = None
         self.on_asked: Callable[[], None] = lambda: None
         self._questions: dict[str, tuple[CallQuestion, asyncio.Future[Any]]] = {}

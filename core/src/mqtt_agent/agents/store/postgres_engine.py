@@ -375,7 +375,11 @@ _ADVICE = _FOR_PERSONS + _advice(
         "has no free connection; each process needs one, and each member of a pool two: allow more connections, use a "
         "pooler in transaction mode, or start fewer processes",
     ),
-    ("read-only", "is read-only, because the server is a standby; name the primary server, or all servers"),
+    (
+        "read-only",
+        "is read-only, because the server is a standby, or because default_transaction_read_only is on; name the "
+        "primary server, or all servers, or turn that setting off (some providers turn it on when the disk is full)",
+    ),
     (
         "connection failed|connection timeout|could not|refused|starting up|shutting down|closed|consuming input",
         "cannot be reached; check that the database runs, and check the URL",

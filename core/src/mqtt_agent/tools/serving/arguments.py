@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, cast, get_args
 
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
+from mqtt_agent.tools.serving.parameters import VARIADIC
 from mqtt_agent.wire.efforts import Effort, branches
 from mqtt_agent.wire.faults import Fault, invalid_arguments, pydantic_fault
 from mqtt_agent.wire.schemas import NOT_TOLD, Checker
 
 __all__ = ["ArgumentsChecker", "UntitledSchema", "result_checker"]
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 _LISTED_SIZE = 20_000
 """The size of the largest call for which an error lists several faults, in bytes."""
@@ -70,7 +71,7 @@ class ArgumentsChecker:
         else:
             self.schema = dict(schema)
             self._whole = _first(tool, parameters) if whole else _parameter_for_all(parameters, self.schema)
-            named = {p.name for p in parameters if p.kind not in _VARIADIC} | ({context} if context else set[str]())
+            named = {p.name for p in parameters if p.kind not in VARIADIC} | ({context} if context else set[str]())
             self._shown = _names_in(self.schema)
             self._hidden = frozenset(named) - self._shown
             self._takes_others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
@@ -117,6 +118,11 @@ class ArgumentsChecker:
     def _validated(self, model: type[BaseModel], arguments: dict[str, Any]) -> BaseModel:
         try:
             return model.model_validate(arguments)
+        except ValidationError:
+            pass
+        # In strict models and for literals of an enumeration, pydantic takes JSON's form of a value only as JSON.
+        try:
+            return model.model_validate_json(pydantic_core.to_json(arguments))
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False)
             raise invalid_arguments(self._tool, [pydantic_fault(detail) for detail in details]) from error
@@ -130,16 +136,34 @@ class ArgumentsChecker:
 
 
 class UntitledSchema(GenerateJsonSchema):
-    """Makes a JSON Schema without titles for fields, because these titles only repeat the names."""
+    """Makes a JSON Schema without titles for fields, because these titles only repeat the names.
+
+    A default that JSON cannot carry, such as infinity, is left out: the argument is optional all the same.
+    """
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Never."""
         return False
 
+    def encode_default(self, dft: Any) -> Any:
+        """The JSON form of a default.
+
+        Raises:
+            PydanticSerializationError: There is none.
+        """
+        try:
+            encoded = super().encode_default(dft)
+            json.dumps(encoded, allow_nan=False)
+        except ValueError as error:
+            raise pydantic_core.PydanticSerializationError(str(error)) from error
+        return encoded
+
 
 def _first(tool: str, parameters: list[inspect.Parameter]) -> str:
     """The parameter that takes all arguments of a handler that wants them as one dict."""
-    if not parameters or parameters[0].kind in _VARIADIC:
+    if not parameters or parameters[0].kind in VARIADIC:
         raise TypeError(f"tool {tool!r}: the handler has no parameter for the dict of all arguments")
     return parameters[0].name
 
@@ -167,7 +191,7 @@ def _arguments_model(
     fields: dict[str, Any] = {}
     names: list[tuple[str, str]] = []
     for number, parameter in enumerate(parameters):
-        if parameter.kind in _VARIADIC:
+        if parameter.kind in VARIADIC:
             raise TypeError(
                 f"tool {tool!r}: {parameter} has no schema: name each parameter, or pass input_schema= to add_tool()"
             )
@@ -177,6 +201,8 @@ def _arguments_model(
         attribute = f"argument_{number}"
         if not _has_alias(annotation, default):
             annotation = Annotated[annotation, Field(alias=parameter.name)]
+        if (description := _description(annotation, default)) is not None:
+            annotation = Annotated[annotation, Field(description=description)]
         fields[attribute] = (annotation, default)
         names.append((parameter.name, attribute))
     try:
@@ -191,6 +217,14 @@ def _arguments_model(
         if not model.model_fields[attribute].is_required()
     ]
     return model, names, frozenset(defaults)
+
+
+def _description(annotation: Any, default: Any) -> str | None:
+    """The text in ``Annotated[..., "text"]``, as AutoGen and LangChain describe arguments, if no Field has one."""
+    marks = [default, *getattr(annotation, "__metadata__", ())]
+    if any(isinstance(each, FieldInfo) and each.description is not None for each in marks):
+        return None
+    return next((each for each in marks[1:] if isinstance(each, str)), None)
 
 
 def _has_alias(annotation: Any, default: Any) -> bool:

@@ -6,16 +6,16 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import typing_extensions
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
-from typing_extensions import get_type_hints
 
 from mqtt_agent.aio.handlers import is_async
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools.serving.arguments import ArgumentsChecker, UntitledSchema, result_checker
-from mqtt_agent.tools.serving.context import SyncToolContext, ToolContext
+from mqtt_agent.tools.serving.context import ToolContext
+from mqtt_agent.tools.serving.parameters import parameters_of
 from mqtt_agent.tools.serving.results import SharedContent, ToolResult
 
 __all__ = ["ToolFunction"]
@@ -65,23 +65,22 @@ class ToolFunction:
             raise TypeError(
                 f"tool {name!r}: a generator cannot be a handler: take a ToolContext and await its stream()"
             )
-        parameters, self._context_parameter, returns = _parameters(name, handler)
-        self._positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+        self._parameters = parameters_of(name, handler)
         if whole_arguments and input_schema is None:
             raise TypeError(f"tool {name!r}: whole_arguments needs an input_schema")
         self._arguments = ArgumentsChecker(
-            name, parameters, input_schema, self._context_parameter, validate, whole_arguments
+            name, self._parameters.listed, input_schema, self._parameters.context, validate, whole_arguments
         )
         self.input_schema: dict[str, Any] = self._arguments.schema
         self.output_schema: dict[str, Any] | None = (
-            dict(output_schema) if output_schema is not None else _output_schema(returns)
+            dict(output_schema) if output_schema is not None else _output_schema(self._parameters.returns)
         )
         self._result = result_checker(name, output_schema) if validate and output_schema is not None else None
 
     @property
     def wants_context(self) -> bool:
         """Whether the handler has a parameter for the context. Only such a handler can stream."""
-        return self._context_parameter is not None
+        return self._parameters.context is not None
 
     def check_result(self, result: Any) -> None:
         """Check a result against the output schema that was given.
@@ -110,51 +109,10 @@ class ToolFunction:
             InvalidArguments: The arguments do not fit the schema.
         """
         keywords = self._arguments.check(arguments, size)
-        if self._context_parameter is not None:
-            keywords[self._context_parameter] = context if self.is_async else context.in_thread()
-        positional = [keywords.pop(name) for name in self._positional if name in keywords]
+        if self._parameters.context is not None:
+            keywords[self._parameters.context] = context if self.is_async else context.in_thread()
+        positional = self._parameters.take_positional(keywords)
         return functools.partial(self.handler, *positional, **keywords)
-
-
-def _parameters(name: str, handler: Callable[..., Any]) -> tuple[list[inspect.Parameter], str | None, Any]:
-    """The parameters of a handler, the name of the context parameter, and the return annotation."""
-    target: Any = handler
-    while isinstance(target, functools.partial):
-        target = target.func
-    try:
-        hints = get_type_hints(target if inspect.isroutine(target) else type(target).__call__, include_extras=True)
-    except Exception as error:  # Python evaluates annotations to resolve them, which may raise anything
-        raise TypeError(f"tool {name!r}: its annotations cannot be resolved ({error})") from error
-    _refuse_unbound(name, handler)
-    parameters: list[inspect.Parameter] = []
-    context: str | None = None
-    for parameter in inspect.signature(handler).parameters.values():
-        annotation = hints.get(parameter.name, parameter.annotation)
-        if any(_is_context(part) for part in (annotation, *get_args(annotation))):
-            context = parameter.name
-        else:
-            parameters.append(parameter.replace(annotation=annotation))
-    return parameters, context, hints.get("return")
-
-
-def _refuse_unbound(tool: str, handler: Callable[..., Any]) -> None:
-    """Raise an error for a method without its object, of which every caller would have to send the object.
-
-    Raises:
-        TypeError: The handler is such a method.
-    """
-    within = getattr(handler, "__qualname__", "").rpartition(".")[0]
-    first = next(iter(inspect.signature(handler).parameters), None)
-    if inspect.isfunction(handler) and first in ("self", "cls") and within and not within.endswith("<locals>"):
-        short = within.rpartition(".")[2]
-        raise TypeError(
-            f"tool {tool!r}: the handler is a method of the class {short}, without an object: make an object, and pass "
-            f"its method, for example add_tool({tool!r}, {short.lower()}.{handler.__name__})"
-        )
-
-
-def _is_context(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, (ToolContext, SyncToolContext))
 
 
 def _output_schema(returns: Any) -> dict[str, Any] | None:
