@@ -107,6 +107,8 @@ class Output:
         self.err: Console = _console(sys.stderr)
         """For what is not the answer itself: progress, notes, questions, errors."""
         self._in_line = False
+        self.advice: dict[type[BaseException], str] = {}
+        """What to do next about an error of the verb that runs, where it differs from what other verbs say."""
 
     def json(self, value: Any) -> None:
         """Print one JSON value in one line."""
@@ -187,7 +189,7 @@ class Output:
     def error(self, error: BaseException, settings: Settings | None) -> int:
         """Print an error, and return the exit code that belongs to the error."""
         self._end_line()
-        code, following = _code_of(error), _following(error)
+        code, following = _code_of(error), _following(error, self.advice)
         if settings is not None and settings.debug:
             sys.stderr.write(traceback_of(error))
         if self.machine:
@@ -219,8 +221,8 @@ def _console(stream: Any) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _following(error: BaseException) -> str | None:
-    for kind, step in _NEXT.items():
+def _following(error: BaseException, advice: dict[type[BaseException], str]) -> str | None:
+    for kind, step in [*advice.items(), *_NEXT.items()]:
         if isinstance(error, kind):
             step = step.replace("NAME'", f"{getattr(error, 'tool', None) or 'NAME'}'")
             return step.replace(" ID'", f" {getattr(error, 'task_id', None) or 'ID'}'")

@@ -17,7 +17,7 @@ NEXT_STEPS: dict[str, str] = {
     "TransportError": "look at the broker's log",
     "BrokerUnreachable": "start a broker at this URL, pass broker=..., set MQTT_AGENT_BROKER, or use EmbeddedBroker()",
     "ConnectionRefused": "check credentials=... and what the broker allows this user",
-    "ConnectionLost": "start the endpoint again; to continue: agent.resume(task_id), client.submit(..., call_id=...)",
+    "ConnectionLost": "start the endpoint; for earlier work: agent.resume(task_id), client.submit(..., call_id=...)",
     "TokenNotIssued": "check the settings of the TokenService; if the service is busy or away, try again later",
     "SessionTakenOver": "give each process an agent id or client id of its own",
     "ConnectedBeforeFork": "make the endpoint in the child process, or stop it before os.fork()",

@@ -254,8 +254,9 @@ class Reconnector:
             if isinstance(reason, ConnectionLost) and reason.reason_code == TAKEN_OVER:
                 self._on_taken_over(
                     SessionTakenOver(
-                        f"another process connected to {self._dialer.url} as {self._dialer.client_id!r}: give each "
-                        "process an agent id of its own"
+                        f"another process, or another object of this process, connected to {self._dialer.url} as "
+                        f"{self._dialer.client_id!r}: give each an agent id of its own, or call stop() before "
+                        "you start the same name again"
                     )
                 )
                 return
