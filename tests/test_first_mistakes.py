@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mqtt_agent import Agent, MemoryStore, ToolServer
@@ -55,7 +55,7 @@ def one(task: Any) -> None: ...
         (lambda: handles(no_task), r"takes one argument, the TaskContext, and this is no_task\(\)"),
         (lambda: handles(two), r"takes one argument, the TaskContext, and this is two\(task"),
         (lambda: handles(one, one), r"one handles tasks without .* already: .*@agent.on_task\('research'\)"),
-        (lambda: Agent("agent", store={}), "store must be a path, .* and not a value of type dict"),
+        (lambda: Agent("agent", store=cast(Any, {})), "store must be a path, .* and not a value of type dict"),
     ],
 )
 def test_a_mistake_in_a_first_program_is_told_with_what_to_write(mistake: Callable[[], Any], says: str) -> None:

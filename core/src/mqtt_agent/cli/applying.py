@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +73,7 @@ class ServeOptions:
         _refuse(target, {*self.given, *(settings.explicit - {"broker"})}, why)
 
     @contextmanager
-    def explained(self, target: str) -> Iterator[None]:
+    def explained(self, target: str) -> Generator[None]:
         """Turn the error of a function that does not know the argument of an option into an error of the command line.
 
         Raises:

@@ -19,8 +19,8 @@ def servable(found: Any, *, name: str, description: str = "", **place: Any) -> A
             annotation names one of these.
         name: The agent id, or the name of the tool server.
         description: What the agent does, for its card.
-        place: ``broker``, ``namespace``, ``credentials``, ``tls`` and ``bound``, and those of ``client_id``,
-            ``replica``, ``capabilities``, ``store``, ``max_attempts``, ``max_concurrency`` and ``pool`` that were given.
+        place: ``broker``, ``namespace``, ``credentials``, ``tls`` and ``bound``, and what was given of
+            ``client_id``, ``replica``, ``capabilities``, ``store``, ``max_attempts``, ``max_concurrency`` and ``pool``.
 
     Returns:
         An endpoint that is not started. None for an object of somebody else.

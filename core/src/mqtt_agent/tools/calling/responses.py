@@ -78,9 +78,7 @@ class Responses:
             message.refuse("the call is over, and has its response")
             self._check_second(message.topic, response, self._calls.over[response.call_id])
         elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
-            what = (
-                f"{response.call_id!r}; if another client of this name has made the call, give each client its own name"
-            )
+            what = f"{response.call_id!r}; if another client of this name has made the call, give each its own name"
             self._faults.refuse(message, "a response to a call that nobody here waits for", what)
 
     def _may_answer(
