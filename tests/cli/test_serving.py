@@ -13,7 +13,7 @@ from mqtt_agent.cli.applying import ServeOptions
 from mqtt_agent.cli.output import Output
 from mqtt_agent.cli.settings import Settings, UsageError
 from mqtt_agent.cli.verbs import Session
-from mqtt_agent.errors import SessionTakenOver
+from mqtt_agent.errors import BrokerUnreachable, SessionTakenOver
 
 from .terminal import Terminal
 
@@ -139,3 +139,29 @@ def test_what_to_do_about_a_taken_name_fits_what_is_served(
     said = capsys.readouterr().err
     assert advised in said
     assert not_advised not in said
+
+
+@pytest.mark.parametrize(
+    ("why", "advised"),
+    [
+        (
+            "the server's certificate was not accepted (x); name the certificate authority with tls=TLS(ca=...)",
+            "--ca FILE",
+        ),
+        (
+            "TLS failed (EOF); this port may need another scheme: mqtt://, mqtts://, ws:// or wss://",
+            "correct the scheme",
+        ),
+        ("the server asks for a client certificate; give tls=TLS(certificate=..., key=...)", "--certificate FILE"),
+        ("no program listens at this port", "mqtt-agent broker"),
+    ],
+)
+def test_what_to_do_about_a_broker_fits_why_it_cannot_be_used(
+    session: Session, capsys: pytest.CaptureFixture[str], why: str, advised: str
+) -> None:
+    out = Output()
+    assert out.error(BrokerUnreachable(f"no MQTT broker answers at mqtts://x: {why}"), session.settings) == 3
+    said = capsys.readouterr().err
+    assert advised in said
+    assert "TLS(" not in said
+    assert said.count("Next:") == 1

@@ -70,9 +70,17 @@ _NEXT: dict[type[BaseException], str] = {
 }
 """What to do next at a command line, where it differs from what to do in a program."""
 
+_UNREACHABLE = {
+    "certificate was not accepted": "give the certificate authority with --ca FILE, and use a host name of the certificate",
+    "client certificate": "give the client certificate with --certificate FILE and --key FILE",
+    "another scheme": "correct the scheme or the port of --broker URL",
+}
+"""What to do next about a broker that answers, but not as expected, by words of the message."""
+
 _FOR_PROGRAMS = re.compile(
     r"(: check the id with peers\(\), or pass wait_online=True|: use delegate\(\), or pass wait_online=True"
-    r"|\. Give the tools of server .*$|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
+    r"|\. Give the tools of server .*$|; give peer= to ask the peer for it|; give credentials=Password\(.*$"
+    r"|; name the certificate authority with tls=TLS\(ca=\.\.\.\)|; give tls=TLS\(certificate=\.\.\., key=\.\.\.\))"
 )
 """What a message tells a programmer to do next. A person at a command line is told what the command line can do."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -222,6 +230,10 @@ def _console(stream: Any) -> Console:
 
 
 def _following(error: BaseException, advice: dict[type[BaseException], str]) -> str | None:
+    if isinstance(error, BrokerUnreachable):
+        for words, step in _UNREACHABLE.items():
+            if words in str(error):
+                return step
     for kind, step in [*advice.items(), *_NEXT.items()]:
         if isinstance(error, kind):
             step = step.replace("NAME'", f"{getattr(error, 'tool', None) or 'NAME'}'")

@@ -49,7 +49,7 @@ NEXT_STEPS: dict[str, str] = {
     "TaskNotFound": "await agent.delegations() lists the stored tasks; or name the peer: resume(task_id, peer=...)",
     "PeerUnavailable": "await agent.peers() lists the agents that are online; wait_online=True sends the task anyway",
     "RosterError": "correct the roster at the line that the message names, see docs/identity.md",
-    "StoreError": "check the file's path, permissions and disk space; a damaged file is never overwritten",
+    "StoreError": "check the path or the URL, the permissions and the disk space; a damaged file is never overwritten",
 }
 """What the user can do about an error, by the name of its class."""
 

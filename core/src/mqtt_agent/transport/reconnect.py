@@ -94,6 +94,7 @@ class Reconnector:
         self._lost: asyncio.Future[TransportError]
         self._lost_at = -math.inf
         self._warned = False
+        self._on_purpose = False
         self._waits = ReconnectWaits(dialer.will_delay)
         self._task: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
@@ -163,6 +164,7 @@ class Reconnector:
         if not self._over:
             self._is_ready.clear()
         if self.link is not None:
+            self._on_purpose = True
             await self._leave(self.link, end_session=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await within(self._is_ready.wait(), _CLEAN_WITHIN)
@@ -271,7 +273,10 @@ class Reconnector:
                 return
             self._waits.note_break(loop.time() - opened_at)
             lost_at, lost = loop.time(), self._dialer.url
-            if not self._renewal.under_way:
+            on_purpose, self._on_purpose = self._on_purpose, False
+            if on_purpose:
+                logger.info("a new session begins at %s", lost)
+            elif not self._renewal.under_way:
                 self._lost_at = lost_at
                 self._warned = True
                 logger.warning("%s; reconnecting", reason)
