@@ -145,11 +145,11 @@ def test_what_to_do_about_a_taken_name_fits_what_is_served(
     ("why", "advised"),
     [
         (
-            "the server's certificate was not accepted (x); name the certificate authority with tls=TLS(ca=...)",
+            "the certificate was not accepted (x); name the certificate authority with tls=TLS(ca=...)",
             "--ca FILE",
         ),
         (
-            "TLS failed (EOF); this port may need another scheme: mqtt://, mqtts://, ws:// or wss://",
+            "TLS failed (EOF); this port may need another scheme: mqtt://, mqtts:// or ws://",
             "correct the scheme",
         ),
         ("the server asks for a client certificate; give tls=TLS(certificate=..., key=...)", "--certificate FILE"),

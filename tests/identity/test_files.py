@@ -1,4 +1,4 @@
-"""Files that must not be cut off when the disk is full. Here, a limit for the size of files stands for the full disk."""
+"""Files that must not be cut off when the disk is full. A limit for the size of files stands for the full disk."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ _NEXT: dict[type[BaseException], str] = {
 """What to do next at a command line, where it differs from what to do in a program."""
 
 _UNREACHABLE = {
-    "certificate was not accepted": "give the certificate authority with --ca FILE, and use a host name of the certificate",
+    "certificate was not accepted": "give the certificate authority with --ca FILE, and a host name of the certificate",
     "client certificate": "give the client certificate with --certificate FILE and --key FILE",
     "another scheme": "correct the scheme or the port of --broker URL",
 }

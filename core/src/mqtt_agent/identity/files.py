@@ -14,7 +14,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file. When this fails, for example because the disk is full, the file has what it had before.
 
     Args:
-        path: The file. Its folder must be writable. Its rights and its owner stay as they are, where the system allows it.
+        path: The file. Its folder must be writable. Its rights and, where the system allows it, its owner stay.
         text: The whole text.
 
     Raises:

@@ -87,9 +87,8 @@ async def _examine(out: Output, examination: _Examination, url: BrokerURL) -> in
         _tell(out, await about_failure(error, url))
         return NOBODY_THERE if isinstance(error, BrokerUnreachable) else ANSWER_WAS_ERROR
     out.note("")
-    out.note(
-        f"{counts['wrong']} wrong, {counted(counts['warning'], 'warning')}, {counted(counts['note'], 'note')}", "bold"
-    )
+    warnings, notes = counted(counts["warning"], "warning"), counted(counts["note"], "note")
+    out.note(f"{counts['wrong']} wrong, {warnings}, {notes}", "bold")
     return ANSWER_WAS_ERROR if counts["wrong"] else 0
 
 
