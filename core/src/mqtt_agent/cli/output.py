@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mqtt_agent.cli.settings import Settings, UsageError
 from mqtt_agent.display.html import one_line
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.display.tracebacks import message_lines, next_step
 from mqtt_agent.errors import (
     BrokerUnreachable,
@@ -42,6 +43,7 @@ __all__ = [
     "NOBODY_THERE",
     "WRONG_USAGE",
     "Output",
+    "counted",
     "first_line",
     "in_one_line",
     "printable",

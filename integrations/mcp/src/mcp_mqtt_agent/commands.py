@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from mqtt_agent.agents import Agent
 from mqtt_agent.cli.doors import identities_of, parse_header
+from mqtt_agent.cli.output import counted
 from mqtt_agent.cli.settings import UsageError, usage_error
 from mqtt_agent.cli.verbs import Session, verb
-from mqtt_agent.display.suggestions import counted
 from mqtt_agent.errors import MQTTAgentError
 from mqtt_agent.tools import ToolClient
 
