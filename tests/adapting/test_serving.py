@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import pytest
 from brokers import Broker
 from mqtt_agent import ToolServer
 from mqtt_agent.adapting.serving import serve
+from mqtt_agent.endpoints.running import only_imported
 from support import soon, until
 
 SCRIPT = """
@@ -74,3 +77,16 @@ async def test_awaited_in_an_event_loop_it_serves_with_a_warning(broker: Broker,
     with pytest.raises(asyncio.CancelledError):
         await soon(serving)
     await until(lambda: not server.connection.connected)
+
+
+async def test_a_program_that_is_only_imported_serves_nothing_and_leaves_no_coroutine_behind() -> None:
+    server = ToolServer("server")
+    importing = only_imported.set(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            serve(server, "serve_tools")
+            gc.collect()
+    finally:
+        only_imported.reset(importing)
+    assert not server.connection.started

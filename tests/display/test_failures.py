@@ -37,7 +37,7 @@ def test_a_program_without_logging_shows_one_line_for_each_failure(broker: Broke
         f"tool leaves failed in call ID of planner: SystemExit: good bye "
         f"(at {PROGRAM}:{line_of('good bye')} in leaves)",
         f"tool unsendable failed in call ID of planner: WireError: result has the type object, which has no JSON form: "
-        f"Unable to serialize unknown type: <class 'object'> "
+        f"use text, numbers, lists, dicts, a dataclass or a pydantic model "
         f"(at {PROGRAM}:{line_of('def unsendable') - 1} in unsendable)",
         f"tool hangs failed in call ID of planner: CallTimeout: the tool ran longer than 0.05 s "
         f"(at {PROGRAM}:{line_of('def hangs') - 1} in hangs)",

@@ -20,8 +20,9 @@ def modules(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("target", ["my_crew:build_crew", "my_crew:crew"])
 def test_a_crew_and_a_function_that_makes_one_are_served(terminal: Terminal, target: str) -> None:
-    terminal.start("serve", target, "--as", "analyst", "--description", "Analyzes.").says(
+    terminal.start("serve", target, "--as", "analyst", "--description", "Analyzes.", "--store", "tasks.db").says(
         "analyst", 200
     )  # CrewAI takes long to import
+    assert (terminal.home / "tasks.db").exists()
     assert terminal.run("agents", "--json").lines[0]["description"] == "Analyzes."
     assert terminal.run("delegate", "analyst", "The price of tea").out == "tea is cheap\n"

@@ -47,5 +47,10 @@ def test_tools_are_served_as_a_tool_server(terminal: Terminal, target: str) -> N
     assert terminal.run("call", "forecast", "city=Oslo").out == "sunny in Oslo\n"
 
 
+def test_tools_keep_no_tasks_so_a_store_is_refused(terminal: Terminal) -> None:
+    said = terminal.run("serve", "planner:forecast", "--store", "tasks.db", code=2).err
+    assert "--store does not apply to planner:forecast" in said
+
+
 def test_an_async_factory_is_refused(terminal: Terminal) -> None:
     assert "give a plain function" in terminal.run("serve", "factories:too_late", code=2).err

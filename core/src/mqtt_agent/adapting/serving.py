@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from mqtt_agent.deprecation import warn_renamed
+from mqtt_agent.endpoints.running import only_imported
 
 __all__ = ["OnStarted", "Servable", "serve"]
 
@@ -30,13 +31,16 @@ def serve(service: Servable, name: str, on_started: OnStarted | None = None) -> 
     """Serve until SIGINT or SIGTERM, and block.
 
     In version 0.1, the adapters' functions ``serve_*`` were awaited. For one more version they can still be
-    awaited, with a ``DeprecationWarning``.
+    awaited, with a ``DeprecationWarning``. While ``mqtt-agent serve`` imports a program, this function does nothing,
+    because the command serves what the program has made.
 
     Args:
         service: What to serve.
         name: The name of the ``serve_*`` function that the user called.
         on_started: Called when the service runs. By default, a line on standard error says what is served.
     """
+    if only_imported.get():
+        return _Served(name)  # type: ignore[return-value]
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -80,6 +80,9 @@ def make_store(store: TaskStore | str | PathLike[str] | None, topics: Topics, ag
     """The store of an agent; None means a file in the user's state directory."""
     if isinstance(store, TaskStore):
         return store
+    if not isinstance(store, (str, PathLike)) and store is not None:
+        kinds = "a path, the URL of a PostgreSQL database, or a TaskStore such as MemoryStore()"
+        raise TypeError(f"store must be {kinds}, and not a value of type {type(store).__name__}")
     return store_at(default_store_path(topics.namespace, agent_id) if store is None else store)
 
 

@@ -17,6 +17,7 @@ from mqtt_agent.agents.store.postgres import PostgresStore
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.waiting import within
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.errors import MQTTAgentError, StoreError, WireError
 from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
@@ -255,8 +256,8 @@ class PoolMember:
                 self.agent_id,
             )
         if beat.lapsed or beat.reopened:
-            what = "agent %s: %d members are gone, and %d of their tasks are run again"
-            logger.warning(what, self.agent_id, beat.lapsed, beat.reopened)
+            gone, again = counted(beat.lapsed, "member"), counted(beat.reopened, "task")
+            logger.warning("agent %s: gone: %s; run again: %s", self.agent_id, gone, again)
             for listener in self.on_reaped:
                 listener()
             self.tell_waiting()

@@ -12,8 +12,9 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.corrections import Corrections
+from mqtt_agent.endpoints.namesakes import begins_here, taken_over
 from mqtt_agent.endpoints.refresh import Refresher
-from mqtt_agent.errors import SessionTakenOver, WireError
+from mqtt_agent.errors import WireError
 from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import BOUND, AgentCard, AgentStatus, Status, decode, encode, utc_now
@@ -61,6 +62,7 @@ class AgentPresence:
     async def follow(self) -> None:
         """Watch what is published as this agent's card and status. Call this before the connection starts."""
         self._began = utc_now()
+        begins_here(self, self.card.name, self._began)
         self.rival = None
         self._answered.clear()
         await self._connection.subscribe(self._status_topic, self._on_own_status, snapshot=True)
@@ -189,8 +191,8 @@ class AgentPresence:
         if status is None or started is None:
             self._faults.refuse(message, "a status that this agent did not write", message.payload[:100])
         elif status.status == "online" and started > self._began and self._connection.may_be_taken_over:
-            what = f"another process runs as agent {self.card.name!r} since {started}"
-            self._connection.give_up(SessionTakenOver(f"{what}: give each process an agent id of its own"))
+            name, advice = self.card.name, "give each process an agent id of its own"
+            self._connection.give_up(taken_over(name, f"agent {name!r}", started, advice))
             return
         elif started > self._began or (started == self._began and status.status == "online"):
             detail = f"{status.status}, started {started}, epoch {status.epoch}"

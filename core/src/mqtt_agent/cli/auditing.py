@@ -15,6 +15,7 @@ import typer
 
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, group_with_default, verb, while_connected
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.endpoints.screen import why_unproven
 from mqtt_agent.endpoints.trail import line_about
 from mqtt_agent.identity import Audit
@@ -138,7 +139,7 @@ def query(
         rows = [tuple("" if each.get(name) is None else each[name] for name in _COLUMNS) for each in found]
         session.out.table(_COLUMNS, rows, "no line of the audit fits")
     if unreadable:
-        session.out.note(f"{unreadable} lines could not be read, and are not shown", "red")
+        session.out.note(f"not shown, because they could not be read: {counted(unreadable, 'line')}", "red")
 
 
 def _first_line(line: dict[str, Any], time: object) -> str:

@@ -12,7 +12,7 @@ import typer
 from mqtt_agent.cli.output import ANSWER_WAS_ERROR
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, group_with_default, verb
-from mqtt_agent.display.suggestions import did_you_mean
+from mqtt_agent.display.suggestions import counted, did_you_mean
 from mqtt_agent.identity import (
     BROKERS,
     Plan,
@@ -142,7 +142,8 @@ def check(
         if against is not None:
             faults += sum(_differs(session, each, against, *file) for file in sorted(plan.files.items()))
     session.out.note(
-        f"{len(read.programs)} programs, {len(read.logins())} logins: " + (f"{faults} faults" if faults else "good")
+        f"{counted(len(read.programs), 'program')}, {counted(len(read.logins()), 'login')}: "
+        + (counted(faults, "fault") if faults else "good")
     )
     return ANSWER_WAS_ERROR if faults else 0
 

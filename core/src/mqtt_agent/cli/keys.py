@@ -11,6 +11,7 @@ import typer
 
 from mqtt_agent.cli.settings import UsageError, usage_error
 from mqtt_agent.cli.verbs import Session, verb
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.errors import InvalidIdentifier
 from mqtt_agent.identity import Roster
 
@@ -91,7 +92,7 @@ def trust(
         raise usage_error(error) from error
     for key in added:
         _tell(session, key)
-    session.out.note(f"{trusted} has {len(known)} keys")
+    session.out.note(f"{trusted} has {counted(len(known), 'key')}")
 
 
 def state(

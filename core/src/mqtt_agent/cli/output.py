@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mqtt_agent.cli.settings import Settings, UsageError
 from mqtt_agent.display.html import one_line
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.display.tracebacks import message_lines, next_step
 from mqtt_agent.errors import (
     BrokerUnreachable,
@@ -42,6 +43,7 @@ __all__ = [
     "NOBODY_THERE",
     "WRONG_USAGE",
     "Output",
+    "counted",
     "first_line",
     "in_one_line",
     "printable",
@@ -70,9 +72,17 @@ _NEXT: dict[type[BaseException], str] = {
 }
 """What to do next at a command line, where it differs from what to do in a program."""
 
+_UNREACHABLE = {
+    "certificate was not accepted": "give the certificate authority with --ca FILE, and a host name of the certificate",
+    "client certificate": "give the client certificate with --certificate FILE and --key FILE",
+    "another scheme": "correct the scheme or the port of --broker URL",
+}
+"""What to do next about a broker that answers, but not as expected, by words of the message."""
+
 _FOR_PROGRAMS = re.compile(
     r"(: check the id with peers\(\), or pass wait_online=True|: use delegate\(\), or pass wait_online=True"
-    r"|\. Give the tools of server .*$|; give peer= to ask the peer for it|; give credentials=Password\(.*$)"
+    r"|\. Give the tools of server .*$|; give peer= to ask the peer for it|; give credentials=Password\(.*$"
+    r"|; name the certificate authority with tls=TLS\(ca=\.\.\.\)|; give tls=TLS\(certificate=\.\.\., key=\.\.\.\))"
 )
 """What a message tells a programmer to do next. A person at a command line is told what the command line can do."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -107,6 +117,8 @@ class Output:
         self.err: Console = _console(sys.stderr)
         """For what is not the answer itself: progress, notes, questions, errors."""
         self._in_line = False
+        self.advice: dict[type[BaseException], str] = {}
+        """What to do next about an error of the verb that runs, where it differs from what other verbs say."""
 
     def json(self, value: Any) -> None:
         """Print one JSON value in one line."""
@@ -187,7 +199,7 @@ class Output:
     def error(self, error: BaseException, settings: Settings | None) -> int:
         """Print an error, and return the exit code that belongs to the error."""
         self._end_line()
-        code, following = _code_of(error), _following(error)
+        code, following = _code_of(error), _following(error, self.advice)
         if settings is not None and settings.debug:
             sys.stderr.write(traceback_of(error))
         if self.machine:
@@ -219,8 +231,12 @@ def _console(stream: Any) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def _following(error: BaseException) -> str | None:
-    for kind, step in _NEXT.items():
+def _following(error: BaseException, advice: dict[type[BaseException], str]) -> str | None:
+    if isinstance(error, BrokerUnreachable):
+        for words, step in _UNREACHABLE.items():
+            if words in str(error):
+                return step
+    for kind, step in [*advice.items(), *_NEXT.items()]:
         if isinstance(error, kind):
             step = step.replace("NAME'", f"{getattr(error, 'tool', None) or 'NAME'}'")
             return step.replace(" ID'", f" {getattr(error, 'task_id', None) or 'ID'}'")

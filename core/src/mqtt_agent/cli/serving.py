@@ -18,11 +18,13 @@ from typing import Annotated, Any, cast
 import typer
 
 from mqtt_agent.adapting.factories import kinds_of
+from mqtt_agent.cli.applying import ServeOptions, is_perhaps_a_factory
 from mqtt_agent.cli.options import load
 from mqtt_agent.cli.settings import UsageError
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.display.frames import user_frames
 from mqtt_agent.endpoints.running import Service, only_imported
+from mqtt_agent.errors import AgentIdTaken, SessionTakenOver
 from mqtt_agent.tools import ToolServer
 
 __all__ = ["add_to"]
@@ -51,6 +53,25 @@ async def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="The functions change nothing, so they may run twice.")
     ] = False,
+    capability: Annotated[
+        list[str] | None,
+        typer.Option("--capability", metavar="WORD", help="A word by which peers find the agent. May be repeated."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Where the agent's tasks are kept: an SQLite file, or postgresql://USER@HOST/DATABASE. Default: a "
+            "file in your state folder.",
+        ),
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, help="How often the work on a task may begin. Default: no limit.")
+    ] = None,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, help="How many tasks or calls run at once.")] = None,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Several processes serve this agent; needs --store postgresql://...")
+    ] = False,
     reload: Annotated[
         bool, typer.Option("--reload", help="Start again when a Python file in this folder changes.")
     ] = False,
@@ -61,9 +82,12 @@ async def serve(
         os.environ["MQTT_AGENT_BROKER"] = broker  # for a server or an agent of the module
     if reload:
         return _serve_again_and_again()
+    own = ServeOptions(
+        server, description, replica, read_only, tuple(capability or ()), store, max_attempts, max_concurrency, pool
+    )
     module, found = _found(target)
     try:
-        endpoint = _endpoint(session, module, found, server, read_only, description, replica)
+        endpoint = _endpoint(session, module, found, target, own)
     except TypeError as error:
         raise UsageError(f"{target} cannot be served: {error}") from error
     if endpoint is None:
@@ -96,7 +120,7 @@ def _found(target: str) -> tuple[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     except Exception as error:  # of the user's module
-        more = _package_hint(target, error)
+        more = _package_hint(target, error) or _colon_hint(path, error)
         raise UsageError(
             f"{path} cannot be imported: {_explained(error)}; --debug shows the traceback{more}"
         ) from error
@@ -112,6 +136,13 @@ def _package_hint(target: str, error: Exception) -> str:
     steps = [*Path(file).parent.parts[-1:], Path(file).stem]
     better = ".".join(steps) + (f":{name}" if name else "")
     return f". The file is part of a package: name its module, as in {better}, in the folder that contains the package"
+
+
+def _colon_hint(path: str, error: Exception) -> str:
+    """What to write when the object was named with a dot in place of the colon."""
+    module, _, name = path.rpartition(".")
+    wrong = isinstance(error, ModuleNotFoundError) and error.name == path and hasattr(sys.modules.get(module), name)
+    return f"; did you mean '{module}:{name}'?" if wrong else ""
 
 
 def _explained(error: Exception) -> str:
@@ -142,44 +173,45 @@ def _only_endpoint(module: Any) -> Any:
     return functions
 
 
-def _endpoint(
-    session: Session,
-    module: str,
-    found: Any,
-    server: str | None,
-    read_only: bool,
-    description: str,
-    replica: str | None,
-) -> Service | None:
+def _endpoint(session: Session, module: str, found: Any, target: str, own: ServeOptions) -> Service | None:
+    advice = session.out.advice
     if isinstance(found, Service):
-        if "namespace" in session.settings.explicit:
-            session.out.note("--namespace does not change the namespace of a server or an agent that a module has made")
+        own.for_module(target, session.settings)
+        advice[SessionTakenOver] = "stop the other process, or write another name into the module"
         return found
-    adapted = _adapted(session, found, server or session.settings.name or module, description, replica)
-    if adapted is not None:
-        return adapted
     functions = cast("list[Any]", found) if isinstance(found, list) else [found]
+    name = own.server or session.settings.name or module
+    adapted = _adapted(session, functions[0] if len(functions) == 1 else found, name, target, own)
+    if adapted is not None:
+        other = "choose another name with --as NAME"
+        advice[SessionTakenOver] = f"stop the other process, or {other}"
+        advice[AgentIdTaken] = f"stop the other process, {other}, or give all of them --pool and one PostgreSQL --store"
+        return adapted
     if not functions or not all(inspect.isroutine(each) for each in functions):
         return None
-    tools = ToolServer(server or module, **_place(session, replica))
+    tools = ToolServer(name, **_place(session), **own.for_functions(target))
+    advice[SessionTakenOver] = "stop the other process, or choose another name with --replica NAME"
     for function in functions:
-        tools.tool(read_only=read_only or None)(function)
+        tools.tool(read_only=own.read_only or None)(function)
+    if target.endswith(f":{functions[0].__name__}") and is_perhaps_a_factory(functions[0]):
+        session.out.note(
+            f"{functions[0].__name__} is served as a tool. If it makes a crew, a graph or a team, say so with a return "
+            f"annotation, such as 'def {functions[0].__name__}() -> Crew:'"
+        )
     return tools
 
 
-def _place(session: Session, replica: str | None) -> dict[str, Any]:
-    own = {"client_id": session.settings.client_id, "replica": replica}
-    return {
-        **session.settings.place.as_arguments(),
-        **{each: value for each, value in own.items() if value is not None},
-    }
+def _place(session: Session) -> dict[str, Any]:
+    client_id = session.settings.client_id
+    return {**session.settings.place.as_arguments(), **({} if client_id is None else {"client_id": client_id})}
 
 
-def _adapted(session: Session, found: Any, name: str, description: str, replica: str | None) -> Service | None:
+def _adapted(session: Session, found: Any, name: str, target: str, own: ServeOptions) -> Service | None:
     """The endpoint that an installed adapter makes of an object, or None.
 
     Raises:
         TypeError: An adapter knows the object, and cannot serve it.
+        UsageError: An option does not apply to the object.
     """
     if all(kind.__module__ in ("builtins", "types") for kind in kinds_of(found)):
         return None  # plain functions: no adapter has to be imported
@@ -189,8 +221,10 @@ def _adapted(session: Session, found: Any, name: str, description: str, replica:
         except Exception as error:  # a broken distribution must not take the other adapters away
             session.out.note(f"mqtt-agent: the adapter {entry.name!r} cannot be loaded: {error}", "red")
             continue
-        endpoint = make(found, name=name, description=description, **_place(session, replica))
+        with own.explained(target):
+            endpoint = make(found, name=name, description=own.description, **_place(session), **own.for_adapter)
         if endpoint is not None:
+            own.check_adapted(target)
             return endpoint
     return None
 

@@ -14,6 +14,7 @@ import tomli_w
 from platformdirs import user_config_path
 
 from mqtt_agent.display.suggestions import did_you_mean
+from mqtt_agent.identity.files import write_whole
 from mqtt_agent.transport import TLS, Bound, BrokerSettings, Credentials, Password, Token
 from mqtt_agent.transport.tls import tls_context
 from mqtt_agent.transport.url import BrokerURL
@@ -200,7 +201,7 @@ class Contexts:
             data = {"use": use, **data}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(tomli_w.dumps(data), encoding="utf-8")
+            write_whole(self.path, tomli_w.dumps(data))
         except OSError as error:
             raise UsageError(f"{self.path} cannot be written: {error.strerror}") from error
 

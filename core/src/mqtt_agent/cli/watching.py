@@ -12,6 +12,7 @@ import typer
 from mqtt_agent.cli.output import Output
 from mqtt_agent.cli.verbs import Session, verb, while_connected
 from mqtt_agent.display.html import one_line
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Topics
@@ -58,7 +59,7 @@ async def watch(
         while True:
             line = described(topics, await arrived.get(), payloads)
             if dropped:
-                session.out.note(f"{dropped} messages came too fast and are not shown", "red")
+                session.out.note(f"not shown, because they came too fast: {counted(dropped, 'message')}", "red")
                 dropped = 0
             if not only or any(word in " ".join(line.values()) for word in only):
                 _tell(session.out, line)

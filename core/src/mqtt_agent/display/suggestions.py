@@ -1,4 +1,4 @@
-"""Suggests the name that a user probably meant."""
+"""Texts for messages: the name that a user probably meant, and numbers with their noun."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 
 from mqtt_agent.display.html import one_line
 
-__all__ = ["did_you_mean", "hint_for"]
+__all__ = ["counted", "did_you_mean", "hint_for"]
 
 _COMPARED = 2000
 _LIKE = 0.6
@@ -44,3 +44,13 @@ def hint_for(name: str, known: Collection[str], what: str) -> str:
     if known:
         return did_you_mean(name, known)
     return f"; this namespace has no {what} at all: do all programs use the same broker and the same namespace?"
+
+
+def counted(count: int, what: str) -> str:
+    """A number with its noun, for example ``1 tool`` or ``1,200 tools``.
+
+    Args:
+        count: How many there are.
+        what: The noun in the singular. Its plural has an ``s`` at the end.
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

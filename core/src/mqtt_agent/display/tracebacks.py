@@ -17,7 +17,7 @@ NEXT_STEPS: dict[str, str] = {
     "TransportError": "look at the broker's log",
     "BrokerUnreachable": "start a broker at this URL, pass broker=..., set MQTT_AGENT_BROKER, or use EmbeddedBroker()",
     "ConnectionRefused": "check credentials=... and what the broker allows this user",
-    "ConnectionLost": "start the endpoint again; to continue: agent.resume(task_id), client.submit(..., call_id=...)",
+    "ConnectionLost": "start the endpoint; for earlier work: agent.resume(task_id), client.submit(..., call_id=...)",
     "TokenNotIssued": "check the settings of the TokenService; if the service is busy or away, try again later",
     "SessionTakenOver": "give each process an agent id or client id of its own",
     "ConnectedBeforeFork": "make the endpoint in the child process, or stop it before os.fork()",
@@ -49,7 +49,7 @@ NEXT_STEPS: dict[str, str] = {
     "TaskNotFound": "await agent.delegations() lists the stored tasks; or name the peer: resume(task_id, peer=...)",
     "PeerUnavailable": "await agent.peers() lists the agents that are online; wait_online=True sends the task anyway",
     "RosterError": "correct the roster at the line that the message names, see docs/identity.md",
-    "StoreError": "check the file's path, permissions and disk space; a damaged file is never overwritten",
+    "StoreError": "check the path or the URL, the permissions and the disk space; a damaged file is never overwritten",
 }
 """What the user can do about an error, by the name of its class."""
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.endpoints.retained import Retained
-from mqtt_agent.errors import ConnectionLost
+from mqtt_agent.errors import ConnectionLost, TransportError
 from mqtt_agent.transport import Connection
 
 __all__ = ["LISTED_WITHIN", "NOT_ALL_CARDS", "Listing", "all_arrived", "end_of", "succeeded"]
@@ -117,19 +117,41 @@ async def all_arrived(
 
     Raises:
         ConnectionLost: The connection is away, and did not come back in time.
+        TransportError: The connection has failed permanently, before or meanwhile.
     """
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
     try:
         while True:
             epoch = connection.epoch
-            if await within(complete(), None if end is None else end - loop.time()):
+            if await within(_unless_failed(complete(), connection), None if end is None else end - loop.time()):
                 return True
             if connection.connected and connection.epoch == epoch:
                 return False
             await within(asyncio.sleep(_LOOK_AGAIN), None if end is None else end - loop.time())
     except asyncio.TimeoutError:
         raise ConnectionLost(f"cannot list: the connection to {connection.url} did not come back in time") from None
+
+
+async def _unless_failed(work: Awaitable[bool], connection: Connection) -> bool:
+    """Wait for the end of some work, or for the connection's permanent failure, which is raised."""
+    working = asyncio.ensure_future(work)
+
+    def fail(error: TransportError) -> None:
+        working.cancel()
+
+    connection.on_failed.append(fail)
+    try:
+        if connection.failure is not None:
+            raise connection.failure
+        return await working
+    except asyncio.CancelledError:
+        if connection.failure is not None:
+            raise connection.failure from None
+        raise
+    finally:
+        connection.on_failed.remove(fail)
+        working.cancel()
 
 
 async def end_of(following: asyncio.Task[bool]) -> bool:

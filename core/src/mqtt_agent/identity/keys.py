@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mqtt_agent.identity.files import write_new_secret, write_whole
 from mqtt_agent.identity.signatures import decode_base64, encode_base64
 from mqtt_agent.wire import validate_identifier
 
@@ -187,9 +188,7 @@ class PrivateKey:
             OSError: The file cannot be written.
         """
         jwk = {**self.public.to_jwk(), "d": encode_base64(self._seed)}
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(jwk, indent=2) + "\n")
+        write_new_secret(Path(path), json.dumps(jwk, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PrivateKey:
@@ -269,7 +268,7 @@ class TrustedKeys:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the keys to a JWKS file."""
         keys = [key.to_jwk() for key in self]
-        Path(path).write_text(json.dumps({"keys": keys}, indent=2) + "\n", encoding="utf-8")
+        write_whole(Path(path), json.dumps({"keys": keys}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TrustedKeys:

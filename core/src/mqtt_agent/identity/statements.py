@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.identity.keys import PrivateKey, PublicKey
 from mqtt_agent.identity.signatures import decode_base64, encode_base64
 
@@ -158,7 +159,8 @@ def make_statement(key: PublicKey, issuer: PrivateKey, roster: Roster, *, now: f
     signed = ".".join(encode_base64(json.dumps(part, separators=(",", ":")).encode()) for part in (header, body))
     statement = f"{signed}.{encode_base64(issuer.sign(signed.encode()))}"
     if len(statement) > _LONGEST:
-        what = f"a statement about {key.name!r} and its {len(program.serves)} tools has {len(statement):,} characters"
+        tools = counted(len(program.serves), "tool")
+        what = f"a statement about {key.name!r} and its {tools} has {len(statement):,} characters"
         raise ValueError(f"{what}, and nobody reads more than {_LONGEST:,}: trust its key itself (keys trust)")
     return statement
 

@@ -159,6 +159,11 @@ class Connection(Publishing):
         return self._lifetime.reconnector.connected
 
     @property
+    def failure(self) -> TransportError | None:
+        """Why the connection has failed permanently; None while it works or tries to come back."""
+        return self._lifetime.failure
+
+    @property
     def session_present(self) -> bool:
         """Whether the broker still had the session at the latest connect."""
         limits = self._lifetime.reconnector.limits

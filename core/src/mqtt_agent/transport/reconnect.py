@@ -94,6 +94,7 @@ class Reconnector:
         self._lost: asyncio.Future[TransportError]
         self._lost_at = -math.inf
         self._warned = False
+        self._on_purpose = False
         self._waits = ReconnectWaits(dialer.will_delay)
         self._task: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
@@ -163,6 +164,7 @@ class Reconnector:
         if not self._over:
             self._is_ready.clear()
         if self.link is not None:
+            self._on_purpose = True
             await self._leave(self.link, end_session=True)
         with contextlib.suppress(asyncio.TimeoutError):
             await within(self._is_ready.wait(), _CLEAN_WITHIN)
@@ -254,8 +256,9 @@ class Reconnector:
             if isinstance(reason, ConnectionLost) and reason.reason_code == TAKEN_OVER:
                 self._on_taken_over(
                     SessionTakenOver(
-                        f"another process connected to {self._dialer.url} as {self._dialer.client_id!r}: give each "
-                        "process an agent id of its own"
+                        f"another process, or another object of this process, connected to {self._dialer.url} as "
+                        f"{self._dialer.client_id!r}: give each an agent id of its own, or call stop() before "
+                        "you start the same name again"
                     )
                 )
                 return
@@ -270,7 +273,10 @@ class Reconnector:
                 return
             self._waits.note_break(loop.time() - opened_at)
             lost_at, lost = loop.time(), self._dialer.url
-            if not self._renewal.under_way:
+            on_purpose, self._on_purpose = self._on_purpose, False
+            if on_purpose:
+                logger.info("a new session begins at %s", lost)
+            elif not self._renewal.under_way:
                 self._lost_at = lost_at
                 self._warned = True
                 logger.warning("%s; reconnecting", reason)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import jsonschema_rs
 
-from mqtt_agent.display.suggestions import did_you_mean
+from mqtt_agent.display.suggestions import counted, did_you_mean
 from mqtt_agent.errors import InvalidArguments
 from mqtt_agent.wire.references import References
 
@@ -196,7 +196,7 @@ def _either(types: Iterable[str]) -> str:
 
 def _one_of(options: Iterable[Any], value: Any) -> str:
     listed = [json.dumps(each, ensure_ascii=False) for each in options]
-    more = f" (and {len(listed) - _LISTED} others)" if len(listed) > _LISTED else ""
+    more = f" (and {counted(len(listed) - _LISTED, 'other')})" if len(listed) > _LISTED else ""
     names = f"{', '.join(listed[:_LISTED]):.400}{more}"
     return f"must be {'one of ' if len(listed) > 1 else ''}{names}, not {shown(value)}"
 

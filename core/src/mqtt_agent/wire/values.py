@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -167,7 +168,7 @@ class _Mender:
                 if not hasattr(value, "__pydantic_serializer__"):  # a plain dataclass is written as its fields
                     return mended
             text = f"{_short(path)} has the type {type(value).__name__}, which has no JSON form"
-            raise WireError(f"{text}: {error}") from error
+            raise WireError(f"{text}: {_mend(value, error)}") from error
         return self.convert(plain, path, levels)
 
     def _refuse_iterators(self, value: Any, path: str) -> None:
@@ -215,3 +216,12 @@ def _below(path: str, key: str) -> str:
 def _short(path: str) -> str:
     path = path or "the value"
     return path if len(path) <= _LONGEST_PATH else f"{path[: _LONGEST_PATH - 3]}..."
+
+
+def _mend(value: Any, error: Exception) -> str:
+    """What to do about a value that has no JSON form."""
+    if inspect.isawaitable(value):
+        return "write 'await' before the call that made it"
+    if isinstance(error, pydantic_core.PydanticSerializationError):
+        return "use text, numbers, lists, dicts, a dataclass or a pydantic model"
+    return str(error)

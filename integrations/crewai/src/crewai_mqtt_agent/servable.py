@@ -18,7 +18,8 @@ def servable(found: Any, *, name: str, description: str = "", **place: Any) -> A
             annotation names one of these; see ``factory`` of :func:`host_crew`.
         name: The agent id.
         description: What the crew does, for the agent card.
-        place: ``broker``, ``namespace``, ``credentials``, ``tls`` and ``bound``.
+        place: ``broker``, ``namespace``, ``credentials``, ``tls`` and ``bound``, and what was given of
+            ``client_id``, ``replica``, ``capabilities``, ``store``, ``max_attempts``, ``max_concurrency`` and ``pool``.
 
     Returns:
         An agent that is not started. None for an object of somebody else.

@@ -19,7 +19,8 @@ def servable(found: Any, *, name: str, description: str = "", **place: Any) -> A
             annotation names one of these.
         name: The agent id, or the name of the tool server.
         description: What the agent does, for its card.
-        place: ``broker``, ``namespace``, ``credentials``, ``tls`` and ``bound``.
+        place: ``broker``, ``namespace``, ``credentials``, ``tls`` and ``bound``, and what was given of
+            ``client_id``, ``replica``, ``capabilities``, ``store``, ``max_attempts``, ``max_concurrency`` and ``pool``.
 
     Returns:
         An endpoint that is not started. None for an object of somebody else.
@@ -38,6 +39,8 @@ def servable(found: Any, *, name: str, description: str = "", **place: Any) -> A
     if isinstance(made, (list, tuple)) or descends(type(made), "langchain_core", "BaseTool"):
         from langchain_mqtt_agent.serving import tool_server
 
+        for option in sorted({"store", "capabilities", "max_attempts", "pool"} & set(place)):
+            raise TypeError(f"tool_server() got an unexpected keyword argument {option!r}: it is for agents")
         return tool_server(list(made) if isinstance(made, (list, tuple)) else [made], name, **place)
     if _is_graph(type(made)):
         from langchain_mqtt_agent.serving import graph_agent

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from mqtt_agent.agents import Agent
 from mqtt_agent.cli.doors import identities_of, parse_header
+from mqtt_agent.cli.output import counted
 from mqtt_agent.cli.settings import UsageError, usage_error
 from mqtt_agent.cli.verbs import Session, verb
 from mqtt_agent.errors import MQTTAgentError
@@ -74,7 +75,7 @@ async def bridge(
 
         def tell() -> None:
             count = len(made.server.tools)
-            session.out.note(f"{name} serves {count} tool{'' if count == 1 else 's'}; Ctrl-C stops it")
+            session.out.note(f"{name} serves {counted(count, 'tool')}; Ctrl-C stops it")
 
         await made.run(tell)
     except MQTTAgentError:

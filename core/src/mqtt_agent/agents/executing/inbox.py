@@ -21,6 +21,7 @@ from mqtt_agent.agents.retention import checked_retention
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.logs import logger_of
@@ -237,7 +238,7 @@ class Inbox:
         """Take a control message about many tasks. Only the requester that the message names gets the answers."""
         if control.sender is None or len(task_ids) > MOST_ASKED or not all(map(is_identifier, task_ids)):
             what = "a control message about many tasks that is not valid"
-            self._faults.refuse(message, what, f"{len(task_ids)} tasks of {control.sender!r}")
+            self._faults.refuse(message, what, f"{counted(len(task_ids), 'task')} of {control.sender!r}")
             return
         if self._many[control.sender] >= _MOST_OF_ONE or self._many.total() >= _MOST_OF_ALL:
             what = "a control message about many tasks, because too many of them wait already"
@@ -251,7 +252,7 @@ class Inbox:
             handle = partial(self._received.answer, each, control.sender, where)
         else:
             handle = partial(self._cancel_many, each, control.sender, control.reason, where, message)
-        what = f"a control message for {len(task_ids)} tasks"
+        what = f"a control message for {counted(len(task_ids), 'task')}"
         work, end = self._scope.retry.until_stored(handle, what), partial(self._on_many_end, control.sender)
         self._tasks.start(work, name=control.task_id, on_end=end)
 

@@ -13,6 +13,7 @@ from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.aio.background_tasks import BackgroundTasks
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
 from mqtt_agent.errors import MQTTAgentError, PayloadTooLarge, PoisonMessage
 from mqtt_agent.logs import logger_of
@@ -129,7 +130,7 @@ class Replies:
         notes, self._notes, self._noting = self._notes, {}, None
         settle = partial(self._scope.store.settle, list(notes.items()))
         what = f"the note that the result of task {next(iter(notes)).task_id:.80} was sent"
-        what = what if len(notes) == 1 else f"{what}, and those of {len(notes) - 1} others"
+        what = what if len(notes) == 1 else f"{what}, and those of {counted(len(notes) - 1, 'other')}"
         try:
             await self._scope.retry.until_stored(settle, what)
         finally:

@@ -37,11 +37,15 @@ class Router:
             raise TypeError("a generator cannot be a task handler: await the task's stream() instead of yielding")
         try:
             inspect.signature(handler).bind(None)
-        except TypeError as error:
-            raise TypeError(f"a task handler takes one argument, the TaskContext: {error}") from None
+        except TypeError:
+            name = getattr(handler, "__name__", repr(handler))
+            what = f"{name}{inspect.signature(handler)}"
+            raise TypeError(f"a task handler takes one argument, the TaskContext, and this is {what}") from None
         if type in self._handlers:
-            what = "other tasks" if type is None else f"tasks of type {type!r}"
-            raise ValueError(f"there is a handler for {what} already")
+            first = getattr(self._handlers[type], "__name__", "another function")
+            what = f"tasks of type {type!r}" if type else "tasks without a handler of their own type"
+            advice = "give this handler a type of its own, as in @agent.on_task('research')"
+            raise ValueError(f"{first} handles {what} already: {advice}")
         self._handlers[type] = handler
 
     def find(self, type: str | None) -> TaskHandler | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mqtt_agent.display.suggestions import counted
+
 __all__ = ["Finding", "Level", "listed"]
 
 Level = Literal["ok", "note", "warning", "wrong"]
@@ -38,4 +40,4 @@ class Finding:
 def listed(names: list[str]) -> str:
     """The first names of a list, and how many others there are."""
     shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} others"
+    return shown if len(names) <= _SHOWN else f"{shown} and {counted(len(names) - _SHOWN, 'other')}"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from mqtt_agent.cli.doctor.findings import Finding, listed
 from mqtt_agent.cli.doctor.picture import Picture
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.wire import read_time
 
 __all__ = ["about_namespace"]
@@ -44,13 +45,9 @@ def about_namespace(picture: Picture, unheard: set[str], seconds: float) -> Iter
         yield Finding("rights", "warning", message, f"allow this login to subscribe to {filters}")
     servers, agents = len(picture.online_servers()), sum(picture.is_online(name) for name in picture.agents)
     tools = len({tool for each in picture.online_servers() for tool in each.tools})
-    online = f"{_counted(tools, 'tool')} of {_counted(servers, 'server')}, and {_counted(agents, 'agent')}"
+    online = f"{counted(tools, 'tool')} of {counted(servers, 'server')}, and {counted(agents, 'agent')}"
     found = f"namespace {picture.topics.namespace!r}: online now: {online}"
     yield Finding("cards", "ok", found + ("" if before else "; nothing is wrong with them"))
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _names(picture: Picture) -> Iterator[Finding]:

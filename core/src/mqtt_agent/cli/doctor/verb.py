@@ -24,7 +24,7 @@ from mqtt_agent.cli.doctor.rights import about_rights, try_paths
 from mqtt_agent.cli.output import ANSWER_WAS_ERROR, NOBODY_THERE, Output
 from mqtt_agent.cli.settings import Settings, UsageError
 from mqtt_agent.cli.verbs import Session, verb
-from mqtt_agent.display.suggestions import did_you_mean
+from mqtt_agent.display.suggestions import counted, did_you_mean
 from mqtt_agent.errors import BrokerUnreachable, TransportError
 from mqtt_agent.transport import BrokerURL, Connection, probe
 from mqtt_agent.wire import Topics, validate_identifier
@@ -87,7 +87,8 @@ async def _examine(out: Output, examination: _Examination, url: BrokerURL) -> in
         _tell(out, await about_failure(error, url))
         return NOBODY_THERE if isinstance(error, BrokerUnreachable) else ANSWER_WAS_ERROR
     out.note("")
-    out.note(f"{counts['wrong']} wrong, {counts['warning']} warnings, {counts['note']} notes", "bold")
+    warnings, notes = counted(counts["warning"], "warning"), counted(counts["note"], "note")
+    out.note(f"{counts['wrong']} wrong, {warnings}, {notes}", "bold")
     return ANSWER_WAS_ERROR if counts["wrong"] else 0
 
 

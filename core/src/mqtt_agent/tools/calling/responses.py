@@ -78,7 +78,8 @@ class Responses:
             message.refuse("the call is over, and has its response")
             self._check_second(message.topic, response, self._calls.over[response.call_id])
         elif not self._queries.settle(response, sender) and not response.call_id.startswith(MARKER_PREFIX):
-            self._faults.refuse(message, "a response to a call that nobody waits for", repr(response.call_id))
+            what = f"{response.call_id!r}; if another client of this name has made the call, give each its own name"
+            self._faults.refuse(message, "a response to a call that nobody here waits for", what)
 
     def _may_answer(
         self, pending: PendingCall, sender: str | None, message: InboundMessage, server: str | None

@@ -208,8 +208,12 @@ def _arguments_model(
     try:
         model = create_model(tool, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
     except (PydanticUserError, PydanticSchemaGenerationError) as error:
-        wrong = next((p.name for p in parameters if not _has_schema(p.annotation)), "")
-        raise TypeError(f"tool {tool!r}: the type of parameter {wrong!r} has no JSON Schema ({error})") from error
+        wrong = next((p for p in parameters if not _has_schema(p.annotation)), None)
+        about = "a parameter" if wrong is None else f"parameter {str(wrong)!r}"
+        raise TypeError(
+            f"tool {tool!r}: the type of {about} has no JSON Schema: use text, numbers, lists, dicts, a dataclass or a "
+            "pydantic model, or pass input_schema= to add_tool()"
+        ) from error
     defaults = [
         attribute
         for (_, attribute), parameter in zip(names, parameters, strict=True)

@@ -145,6 +145,8 @@ class ToolOffering(ABC):
 
         def offer(function: Callable[..., Any]) -> Callable[..., Any]:
             chosen = options.pop("name", None) or getattr(function, "__name__", type(function).__name__)
+            if chosen == "<lambda>":
+                raise ValueError("a lambda has no name for its tool: pass name=, as in server.tool(name='add')(...)")
             self.add_tool(chosen, function, **options)
             return function
 

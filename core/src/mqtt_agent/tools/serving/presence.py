@@ -13,8 +13,9 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints.late import LateMessages
+from mqtt_agent.endpoints.namesakes import begins_here, taken_over
 from mqtt_agent.endpoints.refresh import Refresher
-from mqtt_agent.errors import PayloadTooLarge, SessionTakenOver, WireError
+from mqtt_agent.errors import PayloadTooLarge, WireError
 from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage, PublishProperties
@@ -119,6 +120,7 @@ class Presence:
     async def follow(self) -> None:
         """Follow the server's own card. Call this before the connection starts."""
         self._began = self._since = utc_now()
+        begins_here(self, self._server_id, self._began)
         await self._connection.subscribe(self._topic, self.on_own_server_card, snapshot=True)
 
     async def unfollow_server(self) -> None:
@@ -428,8 +430,8 @@ class Presence:
                 self._faults.refuse(message, "a card that this server did not write", "removed, or offline")
             self._correct()  # without a wait: until then, callers do not find the server
         elif card.started and card.started > self._began and self._connection.may_be_taken_over:
-            what = f"another process runs as {self._server_id!r} since {card.started}: give each replica its own name"
-            self._connection.give_up(SessionTakenOver(what))
+            name, advice = self._server_id, "give each replica its own name"
+            self._connection.give_up(taken_over(name, repr(name), card.started, advice))
         else:
             self._faults.refuse(message, "a card that this server did not write", f"started {card.started}")
             self._correct_soon()

@@ -17,6 +17,7 @@ from mqtt_agent.aio.default_executor import release_threads, reserve_threads
 from mqtt_agent.aio.forks import in_child
 from mqtt_agent.aio.lifecycle import Lifecycle, refuse_own_stop
 from mqtt_agent.aio.waiting import within
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.endpoints.copies import CardAnswers
 from mqtt_agent.endpoints.dialect import Dialect
 from mqtt_agent.endpoints.running import Service
@@ -258,7 +259,7 @@ class ToolServer(ToolChoice, Sharing, Service):
 
     def __repr__(self) -> str:
         state = "started" if self._lifecycle.started else "stopped"
-        return f"<ToolServer {self.server_id} at {self.connection.url}, {len(self._cards)} tools, {state}>"
+        return f"<ToolServer {self.server_id} at {self.connection.url}, {counted(len(self._cards), 'tool')}, {state}>"
 
     @property
     def active_calls(self) -> int:
