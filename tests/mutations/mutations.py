@@ -272,8 +272,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "tasks of two requesters with the same content have one digest",
         "wire/tasks.py",
-        'content = {"from": self.sender, **self._content()}',
-        "content = self._content()",
+        'content["from"] = task.get("from")',
+        "pass",
         ("wire/test_tasks.py::test_the_same_work_for_two_requesters_has_two_digests",),
     ),
     Mutation(
@@ -575,8 +575,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "another task with a known id is sent",
         "agents/requesting/delegations.py",
-        "stored.digest != record.digest",
-        "False",
+        "record.digest in (stored.digest, digest_of(stored.task))",
+        "True",
         ("agents/test_tasks.py::test_the_same_id_with_other_content_is_rejected[mosquitto]",),
     ),
     Mutation(
