@@ -51,7 +51,7 @@ def run() -> Iterator[Run]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=100)
     return process.returncode, output, errors
 
 

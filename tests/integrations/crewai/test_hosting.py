@@ -31,6 +31,7 @@ from support import soon, until
 
 from .conftest import Toolbox
 from .models import ScriptedLLM, last_text, run, says_calls
+from .test_kills import IMPORTED
 
 HERE = Path(__file__).parent
 
@@ -438,9 +439,6 @@ scripted = ScriptedLLM.of(lambda asked: str("on rain" in str(asked)))
 worker = Agent(role="r", goal="g", backstory="b", llm=scripted)
 crew = Crew(agents=[worker], tasks=[Task(description="Work on {topic}", expected_output="e", agent=worker)])
 """
-
-
-IMPORTED = ["crewai.project", "crewai.tasks.conditional_task", "crewai_mqtt_agent", "crewai_mqtt_agent.__main__"]
 
 
 @pytest.mark.timeout(180)
