@@ -110,6 +110,12 @@ class _ForkedProgram(subprocess.Popen[Any]):
         return self.returncode
 
 
+def prepare(modules: Sequence[str]) -> None:
+    """Import the packages of later programs. Otherwise the first program waits for this, and with it the event loop."""
+    if sys.platform == "linux":
+        _forking(tuple(modules)).ask({"prepare": True})
+
+
 def forked_program(modules: Sequence[str], command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
     """Start a Python program that ends with this process. On Linux it is forked, elsewhere it is started as usual.
 

@@ -32,7 +32,9 @@ def main() -> None:
         size, with_descriptors = divmod(int.from_bytes(length, "big"), 2)
         descriptors = socket.recv_fds(own, 1, 3)[1] if with_descriptors else []
         message = json.loads(own.recv(size, socket.MSG_WAITALL))
-        if "reap" in message:
+        if "prepare" in message:
+            answer = 0
+        elif "reap" in message:
             answer = os.waitpid(message["reap"], 0)[1]
         else:
             answer = os.fork()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from brokers import Mosquitto, die_with_parent
 from crewai_mqtt_agent import MQTTAgent
-from forking import forked_program
+from forking import forked_program, prepare
 from mqtt_agent import Agent, MemoryStore, TaskContext
 from support import soon, until
 
@@ -24,6 +24,12 @@ ROOT = Path(__file__).parents[3]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """The packages are there before the first program is started: their import would hold up the test's event loop."""
+    prepare(IMPORTED)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Embedded
-from forking import forked_program
+from forking import forked_program, prepare
 from support import kill, soon, until
 
 LONG_ON = [Embedded]
@@ -25,6 +25,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def start(broker: Broker, namespace: str, tmp_path: Path) -> Iterator[Start]:
     """Starts programs that die with the test."""
+    prepare(IMPORTED)
     started: list[subprocess.Popen[str]] = []
 
     def begin(program: str, *args: str) -> subprocess.Popen[str]:

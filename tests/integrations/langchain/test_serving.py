@@ -380,7 +380,7 @@ async def test_a_killed_host_goes_on_with_its_graph_where_it_was(
         log = tmp_path / "log"
         return log.read_text().split() if log.exists() else []
 
-    host = start()
+    host = await asyncio.to_thread(start)
     try:
         task = await soon(planner.delegate("host", "go", wait_online=True), 30)
         await until(lambda: notes() == ["first", "second"], 40)
