@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CREWAI := .venv-crewai/bin
 CREWAI_INSTALLED := .venv-crewai/.installed
 
-.PHONY: demo test coverage crewai crew notebooks docs picture wheels lowest storm long mutations lint imports format hooks bench growth million simulate lock release clean help
+.PHONY: demo test coverage crewai crew notebooks docs picture wheels lowest storm long mutations lint style types imports format hooks bench growth million simulate lock release clean help
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -73,10 +73,14 @@ wheels: $(INSTALLED)  ## install each distribution alone in new environments, an
 lowest: $(INSTALLED)  ## run the LangChain adapter's tests with the lowest versions that it declares (ARGS=... goes to pytest)
 	@scripts/lowest $(ARGS)
 
-lint: $(INSTALLED) $(CREWAI_INSTALLED) imports  ## check the code with ruff, import-linter and pyright, and the YAML of the docs
+lint: style types  ## check the code with ruff, import-linter and pyright, and the YAML of the docs
+
+style: $(INSTALLED) $(CREWAI_INSTALLED) imports  ## the part of `make lint` that takes seconds: all but pyright
 	@$(RUN)/ruff check .
 	@$(RUN)/ruff format --check .
 	@$(RUN)/python scripts/check_manifests.py
+
+types: $(INSTALLED) $(CREWAI_INSTALLED)  ## check the types with pyright
 	@$(RUN)/pyright
 	@$(RUN)/pyright --project integrations/crewai
 	@scripts/verifytypes mqtt_agent

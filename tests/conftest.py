@@ -8,8 +8,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import forking
 import pytest
 from brokers import ALL_BROKERS, BROKERS, Broker, Ejabberd, Embedded, Mosquitto, ProcessBroker
+from brokers import embedded as embedded_brokers
 from brokers.rough import QUICK, behind, networks_of
 from databases import PgBouncer, Postgres, close_shared
 from hypothesis import settings
@@ -32,6 +34,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def pytest_sessionfinish() -> None:
     close_shared()
+    forking.end_forking()
+    embedded_brokers.end_forking()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -15,6 +15,13 @@ from .process import Behaviour, free_port
 from .rough import through
 
 
+def end_forking() -> None:
+    """End the process that starts embedded brokers, if this process has started one."""
+    forked = sys.modules.get(f"{__package__}.forked")
+    if forked is not None:
+        forked.end_forking()
+
+
 class Embedded(Behaviour):
     """The embedded broker with the interface of the other brokers; it saves no data."""
 

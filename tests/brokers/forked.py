@@ -70,6 +70,13 @@ def _forking() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, str(_PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
+def end_forking() -> None:
+    """End the process that forks, if there is one. The brokers that it has forked end too."""
+    if _forking.cache_info().currsize:
+        with _forking():  # this closes its standard input, and waits for its end
+            _forking.cache_clear()
+
+
 class ForkedBroker(iotcore.Broker):
     """``iotcore.Broker`` with another way to start its process."""
 

@@ -51,7 +51,7 @@ def run() -> Iterator[Run]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=100)
     return process.returncode, output, errors
 
 
@@ -98,13 +98,16 @@ def test_a_real_model_is_asked_by_its_own_client(run: Run, folder: Path, monkeyp
     assert all("count" in str(request["messages"][0]).lower() for request in server.requests), "it got its instructions"
 
 
+@pytest.mark.long
 def test_it_works_on_a_broker_that_runs_already(run: Run, folder: Path, mosquitto: Mosquitto) -> None:
     code, output, errors = finish(run("--dir", folder, "--broker", mosquitto.url))
     assert (code, errors) == (0, "")
     assert mosquitto.url in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_no_process_is_left_when_it_is_ended_early(run: Run, folder: Path, number: signal.Signals) -> None:
     process = run("--dir", folder)
     read_up_to(process, "Served by")

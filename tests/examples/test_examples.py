@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from brokers import Broker
+from brokers import Broker, Embedded
 
+LONG_ON = [Embedded]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

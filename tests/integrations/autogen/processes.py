@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from brokers import die_with_parent
+from forking import forked_program
 from typing_extensions import Self
 
 ROOT = Path(__file__).parents[3]
+IMPORTED = ["autogen_agentchat.teams", "autogen_ext.models.replay", "autogen_mqtt_agent", "autogen_mqtt_agent.__main__"]
 PROGRAMS = "tests.integrations.autogen.programs"
 
 
@@ -27,14 +29,18 @@ class Program:
     """
 
     def __init__(self, *arguments: str, prefix: Sequence[str] = (), **env: str) -> None:
-        self._command = [*prefix, sys.executable, *arguments]
+        self._prefix = list(prefix)
+        self._command = [sys.executable, *arguments]
         self._environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **env}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
 
     def start(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command, cwd=ROOT, env=self._environment, preexec_fn=die_with_parent, stdin=subprocess.DEVNULL
-        )
+        where: Any = {"cwd": ROOT, "env": self._environment, "stdin": subprocess.DEVNULL}
+        if self._prefix:
+            command = [*self._prefix, *self._command]
+            self._process = subprocess.Popen(command, preexec_fn=die_with_parent, **where)
+        else:
+            self._process = forked_program(IMPORTED, self._command, **where)
         return self
 
     def kill(self) -> None:

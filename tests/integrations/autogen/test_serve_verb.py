@@ -28,7 +28,7 @@ def modules(terminal: Terminal) -> None:
     )
 
 
-@pytest.mark.parametrize("factory", ["make_writer", "make_team"])
+@pytest.mark.parametrize("factory", [pytest.param("make_writer", marks=pytest.mark.long), "make_team"])
 def test_a_factory_of_agents_and_of_teams_is_served(terminal: Terminal, factory: str) -> None:
     terminal.start("serve", f"my_agents:{factory}", "--as", "writer", "--description", "Writes.").says("writer")
     assert terminal.run("agents", "--json").lines[0]["description"] == "Writes."

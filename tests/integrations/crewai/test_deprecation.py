@@ -42,6 +42,7 @@ async def test_serving_is_awaited_under_a_name_of_its_own(embedded: Embedded, na
     awaited.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_the_command_line_takes_the_old_option(embedded: Embedded, namespace: str, tmp_path: Path) -> None:
     (tmp_path / "crews.py").write_text("def make():\n    raise NotImplementedError\n")
     command = [sys.executable, "-W", "always", "-m", "crewai_mqtt_agent", "serve", "crews:make", "--agent-id", "host"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import Embedded, Mosquitto, die_with_parent
+from brokers import Embedded, Mosquitto
 from crewai import Agent as CrewAgent
 from crewai import Crew, Flow, Task
 from crewai.flow import human_feedback, listen, persist, start
@@ -24,12 +24,14 @@ from crewai.flow.persistence.sqlite import SQLiteFlowPersistence
 from crewai_mqtt_agent import MQTTAgent, MQTTToolkit, host_agent, host_crew, host_flow
 from crewai_mqtt_agent.__main__ import main
 from crewai_mqtt_agent.asking import FlowFeedback
+from forking import forked_program
 from mqtt_agent import Agent, MemoryStore, TaskContext, TaskHandle, TaskState, errors
 from pydantic import BaseModel
 from support import soon, until
 
 from .conftest import Toolbox
 from .models import ScriptedLLM, last_text, run, says_calls
+from .test_kills import IMPORTED
 
 HERE = Path(__file__).parent
 
@@ -448,13 +450,8 @@ async def test_the_command_serves_a_crew_that_goes_on_after_a_kill(
     def serve(what: str, agent_id: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "crewai_mqtt_agent", "serve", f"program:{what}", "--agent-id", agent_id]
         command += ["--broker", mosquitto.url, "--namespace", namespace, "--store", str(tmp_path / f"{agent_id}.db")]
-        return subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
-            text=True,
-            preexec_fn=die_with_parent,
-        )
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2])}
+        return forked_program(IMPORTED, command, cwd=tmp_path, env=environment, text=True)
 
     processes = [serve("build", "builder"), serve("crew", "ready")]
     try:

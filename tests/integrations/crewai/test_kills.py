@@ -13,15 +13,23 @@ from typing import Any
 import pytest
 from brokers import Mosquitto, die_with_parent
 from crewai_mqtt_agent import MQTTAgent
+from forking import forked_program, prepare
 from mqtt_agent import Agent, MemoryStore, TaskContext
 from support import soon, until
 
+IMPORTED = ["crewai.project", "crewai.tasks.conditional_task", "crewai_mqtt_agent", "crewai_mqtt_agent.__main__"]
 PROGRAMS = "tests.integrations.crewai.programs"
 ROOT = Path(__file__).parents[3]
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
 pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """The packages are there before the first program is started: their import would hold up the test's event loop."""
+    prepare(IMPORTED)
 
 
 @pytest.fixture
@@ -35,9 +43,11 @@ def start(mosquitto: Mosquitto, namespace: str, tmp_path: Path) -> Iterator[Star
         environment = {**os.environ, "PYTHONPATH": path, "GATE": str(tmp_path), **where, **(more or {})}
         environment = {name: value for name, value in environment.items() if value is not None}
         command = [sys.executable, "-m", *arguments]
-        options |= {"cwd": tmp_path, "env": environment, "preexec_fn": die_with_parent}
-        process = subprocess.Popen[bytes](command, **options)
-        started.append(process)
+        options |= {"cwd": tmp_path, "env": environment}
+        if more is None:
+            started.append(forked_program(IMPORTED, command, **options))
+        else:  # with other settings, CrewAI may be another one from its import on
+            started.append(subprocess.Popen[bytes](command, preexec_fn=die_with_parent, **options))
         return started[-1]
 
     yield start

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from brokers import Mosquitto
+from forking import forked_program
+
+from .test_kills import IMPORTED
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "crew"
 
@@ -16,9 +21,11 @@ def test_a_crew_whose_analyst_is_killed_in_the_middle_reports_the_same(
     mosquitto: Mosquitto, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    from story import Story
+    import story as example
 
-    with Story(mosquitto.url, namespace, tmp_path) as story:
+    monkeypatch.setattr(example, "subprocess", SimpleNamespace(Popen=partial(forked_program, IMPORTED)))
+
+    with example.Story(mosquitto.url, namespace, tmp_path) as story:
         undisturbed = story.run(kill=False)
         assert undisturbed == "Apples. 2024 was the best year, with 10980 euros."
         assert story.attempts == [1]

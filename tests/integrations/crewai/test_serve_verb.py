@@ -18,7 +18,7 @@ def modules(terminal: Terminal) -> None:
     )
 
 
-@pytest.mark.parametrize("target", ["my_crew:build_crew", "my_crew:crew"])
+@pytest.mark.parametrize("target", ["my_crew:build_crew", pytest.param("my_crew:crew", marks=pytest.mark.long)])
 def test_a_crew_and_a_function_that_makes_one_are_served(terminal: Terminal, target: str) -> None:
     terminal.start("serve", target, "--as", "analyst", "--description", "Analyzes.", "--store", "tasks.db").says(
         "analyst", 200

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import pytest
-from brokers import Broker
+from brokers import Broker, Embedded
 from langchain_core.tools import BaseTool
 from langchain_mqtt_agent import MQTTRemoteAgent, MQTTToolkit
 from mqtt_agent import TLS, Agent, MemoryStore, Password, TaskContext
@@ -18,6 +18,7 @@ from support import soon
 
 from .conftest import Toolbox
 
+LONG_ON = [Embedded]
 IN_ANOTHER_PROCESS = """
 import pickle, sys
 with pickle.load(sys.stdin.buffer) as unpickled:

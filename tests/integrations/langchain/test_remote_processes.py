@@ -12,22 +12,25 @@ from typing import Any
 
 import pytest
 from brokers import Broker, Embedded
+from forking import forked_program, prepare
 from support import kill, soon, until
 
 LONG_ON = [Embedded]
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
+IMPORTED = ["langchain.agents", "langchain_mqtt_agent.__main__", "langgraph.checkpoint.sqlite", "langgraph.graph"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def start(broker: Broker, namespace: str, tmp_path: Path) -> Iterator[Start]:
     """Starts programs that die with the test."""
+    prepare(IMPORTED)
     started: list[subprocess.Popen[str]] = []
 
     def begin(program: str, *args: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(PROGRAMS / program), broker.url, namespace, str(tmp_path), *args]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = forked_program(IMPORTED, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(process)
         return process
 

@@ -40,7 +40,7 @@ def test_a_graph_and_a_chain_are_served_as_agents(terminal: Terminal, target: st
     assert terminal.run("delegate", "planner", "Good morning").out == "Bonjour\n"
 
 
-@pytest.mark.parametrize("target", ["planner:forecast", "factories:make_tools"])
+@pytest.mark.parametrize("target", [pytest.param("planner:forecast", marks=pytest.mark.long), "factories:make_tools"])
 def test_tools_are_served_as_a_tool_server(terminal: Terminal, target: str) -> None:
     terminal.start("serve", target, "--server", "weather").says("forecast")
     assert terminal.run("servers", "--json").lines[0]["name"] == "weather"

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from brokers import Broker
+from forking import forked_program
 from langchain.agents import create_agent
 from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.messages import AIMessage, ToolMessage
@@ -30,6 +31,7 @@ from mqtt_agent import Agent, MemoryStore, ToolClient, errors
 from support import soon, until
 
 from .models import calls
+from .test_remote_processes import IMPORTED
 
 PNG = "iVBORw0KGgo="
 
@@ -372,13 +374,13 @@ async def test_a_killed_host_goes_on_with_its_graph_where_it_was(
 
     def start() -> subprocess.Popen[bytes]:
         with (tmp_path / "said").open("w") as said:
-            return subprocess.Popen(command, cwd=tmp_path, stderr=said)
+            return forked_program(IMPORTED, command, cwd=tmp_path, stderr=said)
 
     def notes() -> list[str]:
         log = tmp_path / "log"
         return log.read_text().split() if log.exists() else []
 
-    host = start()
+    host = await asyncio.to_thread(start)
     try:
         task = await soon(planner.delegate("host", "go", wait_online=True), 30)
         await until(lambda: notes() == ["first", "second"], 40)

@@ -146,7 +146,7 @@ async def test_progress_extends_the_idle_timeout_of_a_peer(broker: Broker, names
     assert (done.text, hung.status, hung.artifact["code"]) == ("done", "error", "timeout")
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("mode", [pytest.param("sync", marks=pytest.mark.long), "async"])
 async def test_progress_extends_the_idle_timeout_of_a_tool(
     broker: Broker, namespace: str, toolbox: Toolbox, mode: str
 ) -> None:

@@ -29,8 +29,9 @@ def test_nothing_is_left_when_the_bridge_is_killed(terminal: Terminal, odd: OddS
 
 
 def test_a_wrong_command_line_says_what_to_do(terminal: Terminal) -> None:
-    said = terminal.run("bridge", "--name", "x", "--", "no-such-command", code=2).err
+    said = terminal.inside("bridge", "--name", "x", "--", "no-such-command", code=2).err
     assert "no-such-command does not answer" in said
-    assert "--header takes" in terminal.run("bridge", "--name", "x", "--header", "x", "http://localhost:1", code=2).err
-    said = terminal.run("bridge", "--name", "x", "--header", "a: b", "--", sys.executable, code=2).err
+    said = terminal.inside("bridge", "--name", "x", "--header", "x", "http://localhost:1", code=2).err
+    assert "--header takes" in said
+    said = terminal.inside("bridge", "--name", "x", "--header", "a: b", "--", sys.executable, code=2).err
     assert "HTTP URL" in said

@@ -29,7 +29,8 @@ from mqtt_agent.identity.mosquitto_acl import mosquitto_acl
 from mqtt_agent.identity.mosquitto_dynsec import mosquitto_dynsec
 from mqtt_agent.identity.passwords import read_passwords
 from mqtt_agent.identity.plans import Decision, Plan, Rule
-from mqtt_agent.identity.rights import RIGHTS, Action, Grant, Profile, Right, Role, allows, grants, roles
+from mqtt_agent.identity.rights import Grant, Profile, Role, allows, grants, roles
+from mqtt_agent.identity.rights_table import RIGHTS, Action, Right
 from mqtt_agent.identity.roster import EVERYBODY, Kind, Login, Program, Roster
 from mqtt_agent.identity.tokens import claims_of, issue
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mqtt_agent.identity.filters import without_share
 from mqtt_agent.identity.plans import Plan
-from mqtt_agent.identity.rights import RIGHTS, Action, granting, grants, roles
+from mqtt_agent.identity.rights import granting, grants, roles
+from mqtt_agent.identity.rights_table import RIGHTS, Action
 from mqtt_agent.identity.roster import Login
 
 __all__ = ["Difference", "differences"]

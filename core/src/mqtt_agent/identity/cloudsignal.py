@@ -7,7 +7,8 @@ from typing import Any
 
 from mqtt_agent.identity.filters import without_share
 from mqtt_agent.identity.plans import PLAIN_NOTE, Plan, Rule
-from mqtt_agent.identity.rights import RIGHTS, Action, Profile, Right, parts
+from mqtt_agent.identity.rights import Profile, parts
+from mqtt_agent.identity.rights_table import RIGHTS, Action, Right
 from mqtt_agent.identity.roster import EVERYBODY, Login, Roster
 
 __all__ = ["cloudsignal"]

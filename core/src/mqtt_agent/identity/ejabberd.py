@@ -8,7 +8,8 @@ from typing import Any
 from mqtt_agent.errors import RosterError
 from mqtt_agent.identity.filters import without_share
 from mqtt_agent.identity.plans import PLAIN_NOTE, Plan, Rule
-from mqtt_agent.identity.rights import Action, Profile, roles
+from mqtt_agent.identity.rights import Profile, roles
+from mqtt_agent.identity.rights_table import Action
 from mqtt_agent.identity.roster import Login, Roster
 
 __all__ = ["ejabberd"]

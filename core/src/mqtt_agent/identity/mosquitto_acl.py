@@ -8,7 +8,8 @@ from mqtt_agent.errors import RosterError
 from mqtt_agent.identity.filters import without_share
 from mqtt_agent.identity.passwords import ITERATIONS, hashed_of
 from mqtt_agent.identity.plans import PLAIN_NOTE, Plan, Rule
-from mqtt_agent.identity.rights import Action, Grant, Profile, Right, roles
+from mqtt_agent.identity.rights import Grant, Profile, roles
+from mqtt_agent.identity.rights_table import Action, Right
 from mqtt_agent.identity.roster import EVERYBODY, Login, Roster
 
 __all__ = ["mosquitto_acl"]

@@ -10,7 +10,8 @@ from mqtt_agent.errors import RosterError
 from mqtt_agent.identity.filters import without_share
 from mqtt_agent.identity.passwords import ITERATIONS, hashed_of
 from mqtt_agent.identity.plans import PLAIN_NOTE, Plan, Rule
-from mqtt_agent.identity.rights import Action, Grant, Profile, Role, roles
+from mqtt_agent.identity.rights import Grant, Profile, Role, roles
+from mqtt_agent.identity.rights_table import Action
 from mqtt_agent.identity.roster import Login, Roster
 
 __all__ = ["mosquitto_dynsec"]

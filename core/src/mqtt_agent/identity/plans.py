@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mqtt_agent.identity.filters import covers, without_share
-from mqtt_agent.identity.rights import Action, Profile
+from mqtt_agent.identity.rights import Profile
+from mqtt_agent.identity.rights_table import Action
 from mqtt_agent.identity.roster import Login, Roster
 
 __all__ = ["PLAIN_NOTE", "Decision", "Plan", "Rule", "Variables"]

@@ -11,7 +11,8 @@ loop, as any other blocking call does.
 
 from mqtt_agent.agents.executing.context import SyncTaskContext as TaskContext
 from mqtt_agent.sync.agents import Agent, TaskHandle
-from mqtt_agent.sync.tools import CallHandle, Content, ToolClient, ToolServer
+from mqtt_agent.sync.tool_client import CallHandle, Content, ToolClient
+from mqtt_agent.sync.tool_server import ToolServer
 from mqtt_agent.tools.serving.context import SyncToolContext as ToolContext
 
 __all__ = ["Agent", "CallHandle", "Content", "TaskContext", "TaskHandle", "ToolClient", "ToolContext", "ToolServer"]

@@ -17,7 +17,8 @@ from mqtt_agent.aio.contexts import refuse_in_event_loop
 from mqtt_agent.display import Screen, TaskList
 from mqtt_agent.endpoints.timeouts import TASK_TIMEOUT
 from mqtt_agent.sync.blocking import Endpoint, Wrapper, is_started, parameters_of
-from mqtt_agent.sync.tools import ToolClient, ToolServer
+from mqtt_agent.sync.tool_client import ToolClient
+from mqtt_agent.sync.tool_server import ToolServer
 from mqtt_agent.transport import Connection
 from mqtt_agent.wire import AgentCard, TaskEvent, TaskMessage, TaskResult, TaskState
 

@@ -17,6 +17,7 @@ from a2a.utils.errors import InvalidParamsError, TaskNotFoundError
 from a2a.utils.proto_utils import to_stream_response
 from a2a.utils.push_url_validator import validate_push_notification_url
 from google.protobuf.json_format import MessageToDict, ParseDict
+from mqtt_agent.adapting.background import Backoff
 from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.errors import StoreError
@@ -33,8 +34,8 @@ __all__ = ["Pusher"]
 logger: logging.Logger = logger_of(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 300.0
-"""Seconds between two tries to tell an address the end of a task."""
-_TRIES = 20
+"""Seconds between two tries to tell an address the end of a task; see :class:`Backoff`."""
+_TRIES = 25
 """How often the end of a task is told to an address that does not answer: for about an hour."""
 _TIMEOUT = 10.0
 _KEPT = 7 * 24 * 3600
@@ -196,11 +197,10 @@ class Pusher:
         config = _config(record)
         while (event := await waiting.get()) is not None:
             last = not isinstance(event, a2a.TaskArtifactUpdateEvent) and event.status.state in TERMINAL
-            wait = _FIRST_WAIT
+            backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
             for tried in range(_TRIES if last else 1):
                 if tried:
-                    await asyncio.sleep(wait)
-                    wait = min(_LONGEST_WAIT, 2 * wait)
+                    await backoff.wait()
                 if await self._post(config, event):
                     break
             else:

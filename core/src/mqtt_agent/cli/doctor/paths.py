@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mqtt_agent.identity.filters import covers, without_share
-from mqtt_agent.identity.rights import RIGHTS, Right
+from mqtt_agent.identity.rights_table import RIGHTS, Right
 from mqtt_agent.transport import PublishProperties
 from mqtt_agent.wire import Cancel, Control, Query, Topics, encode, new_call_id, new_task_id
 
