@@ -88,7 +88,7 @@ class ServeOptions:
             raise
 
 
-def is_perhaps_a_factory(function: Any) -> bool:
+def is_perhaps_a_factory(function: object) -> bool:
     """Whether a function may be meant to make a crew or a graph: it takes nothing, and does not say what it returns."""
     try:
         signature = inspect.signature(function)
