@@ -14,8 +14,9 @@ T = TypeVar("T")
 
 
 class Feed(AsyncIterator[T], Generic[T]):
-    """Iterates over the items that other code adds, until the feed is closed. It keeps the latest 1,000 unread items, and
-    of these no more than take 64 MiB.
+    """Iterates over the items that other code adds, until the feed is closed.
+
+    It keeps the latest 1,000 unread items, and of these no more than take 64 MiB.
     """
 
     def __init__(self) -> None:

@@ -83,10 +83,11 @@ def find_sql(states: Iterable[TaskState], *, peer: bool, unsettled: bool, column
     return f"{' UNION ALL '.join(each)} ORDER BY position LIMIT :limit"
 
 
-def count_sql(states: Iterable[TaskState]) -> str:
-    """The statement for :meth:`TaskStore.count`."""
+def count_sql(states: Iterable[TaskState], *, by_peer: bool = False) -> str:
+    """The statement for :meth:`TaskStore.count`, or for :meth:`TaskStore.count_by_peer`."""
     listed = ", ".join(f"'{state}'" for state in sorted(states))
-    return f"SELECT count(*) FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = ? AND state IN ({listed})"
+    where = f"FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = ? AND state IN ({listed})"
+    return f"SELECT peer, count(*) {where} GROUP BY peer" if by_peer else f"SELECT count(*) {where}"
 
 
 class SqliteStore(ThreadedStore):
@@ -243,6 +244,13 @@ class SqliteStore(ThreadedStore):
         statement = count_sql(frozenset(map(TaskState, states)))
         return await self._run(
             lambda connection: connection.execute(statement, (agent, role)).fetchone()[0], writes=False
+        )
+
+    @override
+    async def count_by_peer(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> dict[str | None, int]:
+        statement = count_sql(frozenset(map(TaskState, states)), by_peer=True)
+        return await self._run(
+            lambda connection: dict(connection.execute(statement, (agent, role)).fetchall()), writes=False
         )
 
     @override

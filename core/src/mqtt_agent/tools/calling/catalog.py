@@ -21,7 +21,7 @@ logger: logging.Logger = logger_of(__name__)
 _MAX_LISTINGS = 16
 _MAX_NAMED = 16
 """How many servers that a tool's cards have named are remembered."""
-_MOST_COMPARED = 100_000
+_MOST_COMPARED = 20_000
 """How many servers of the tools of one card are compared, to find those of other names that offer the same tools."""
 _MOST_PAIRS_TOLD = 1000
 Share = Literal["all", "some", "none"]
