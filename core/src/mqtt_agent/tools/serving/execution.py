@@ -63,6 +63,7 @@ class Execution:
         asked: How many requests for input the handler has made.
         stopped_for: The error that answers a call that was stopped: by its caller, by the tool's timeout, or because
             the server stops. None while nobody has stopped the call.
+        in_query: Whether the call arrived in a query, so that its message is no call.
         held: How many bytes of the room for waiting calls the call uses while it waits; 0 when it does not wait.
         repeats: How many bytes of that room the repeats of the call use.
     """
@@ -80,6 +81,7 @@ class Execution:
     fits: bool = False
     asked: int = 0
     stopped_for: CallFault | None = None
+    in_query: bool = False
     held: int = 0
     repeats: int = 0
 
@@ -102,7 +104,7 @@ class Execution:
     def request(self) -> Request:
         """The call, to compare a repeat with it after the call is over."""
         payload = self.messages[0].payload
-        return self.tool_name, payload if len(payload) <= _SMALL else self.content
+        return self.tool_name, payload if len(payload) <= _SMALL and not self.in_query else self.content
 
     @property
     def tool_name(self) -> str:

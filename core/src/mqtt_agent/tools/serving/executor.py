@@ -108,7 +108,16 @@ class Executor:
         """Whether a call runs, waits, or has a stored response."""
         return key in self._known or self._replay.get(key) is not None
 
-    def submit(self, tool: ServedTool, call: Call, reply_to: str, message: InboundMessage, *, bound: bool) -> None:
+    def submit(
+        self,
+        tool: ServedTool,
+        call: Call,
+        reply_to: str,
+        message: InboundMessage,
+        *,
+        bound: bool,
+        in_query: bool = False,
+    ) -> None:
         """Run a call, unless the call is a repeat.
 
         A repeat of a call that runs or waits joins that call. A repeat of a call that is over gets the stored response
@@ -121,6 +130,7 @@ class Executor:
             message: The message of the call.
             bound: Whether the message arrived on a sender-bound topic. Anybody may send a message on a plain topic, so
                 such a message is never a repeat of a call on a sender-bound topic.
+            in_query: Whether the message is a query that has the call in it.
         """
         key = (call.client, call.call_id, bound)
         known = self._known.get(key)
@@ -144,7 +154,7 @@ class Executor:
                 self._refuse_id(call, reply_to, message)
             return
         expires = _expires(message.message_expiry)
-        execution = Execution(tool, call, reply_to, bound, [message], expires)
+        execution = Execution(tool, call, reply_to, bound, [message], expires, in_query=in_query)
         must_wait = self._running >= self._max_concurrency
         if must_wait and not self._room.hold(execution):
             self._refuse_for_room(execution, message)
