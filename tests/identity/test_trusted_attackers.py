@@ -282,3 +282,39 @@ async def test_a_captured_task_does_not_run_again_after_a_store_in_memory_has_en
             assert await soon(requester.request("agent-b", "new", wait_online=True)) == "true"
     await soon(ear.stop())
     assert ran == ["once", "new"]
+
+
+@pytest.mark.rule("SIG-14", "ASK-2")
+async def test_a_task_that_the_broker_delivers_too_late_after_a_start_is_sent_again_and_runs_once(
+    mosquitto: Mosquitto, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "_FROM_SESSION_WITHIN", 0.0)  # as when the task waits for longer at the broker
+    where: dict[str, Any] = {"broker": mosquitto.url, "namespace": namespace}
+    ran: list[str] = []
+
+    def executor() -> Agent:
+        agent = Agent("agent-b", **where, identity=identity("agent-b"), store=MemoryStore())
+
+        @agent.on_task
+        async def work(task: TaskContext) -> str:
+            ran.append(task.prompt or "")
+            return "true"
+
+        return agent
+
+    heard: list[InboundMessage] = []
+    ear = Connection(mosquitto.url)
+    await soon(ear.start())
+    await ear.subscribe(f"{namespace}/tasks/agent-b/inbox/+", heard.append)
+    async with Agent("agent-a", **where, identity=identity("agent-a"), store=MemoryStore()) as requester:
+        async with executor():
+            assert await soon(requester.request("agent-b", "first", wait_online=True)) == "true"
+        handle = await soon(requester.delegate("agent-b", "second"))
+        await until(lambda: any(b"second" in each.payload for each in heard))
+        async with executor():
+            assert await soon(handle.result()) == "true"
+    await soon(ear.stop())
+    assert ran == ["first", "second"]
+    assert "the repeat of a forgotten task" in caplog.text
+    sent = [dict(each.user_properties)["mqtt-agent-sig"] for each in heard if b"second" in each.payload]
+    assert len(sent) == len(set(sent)) == 2

@@ -488,8 +488,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "one handler more runs than allowed",
         "tools/serving/executor.py",
-        "if self._running < self._max_concurrency:",
-        "if self._running <= self._max_concurrency:",
+        "must_wait = self._running >= self._max_concurrency",
+        "must_wait = self._running > self._max_concurrency",
         ("tools/test_calls.py::test_no_more_handlers_run_at_once_than_allowed[mosquitto]",),
     ),
     Mutation(
@@ -693,10 +693,44 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{AGENTS}::test_a_task_for_no_handler_or_over_the_limit_is_rejected[mosquitto]",),
     ),
     Mutation(
+        "one sender may use the whole room",
+        "endpoints/room.py",
+        "max(size, self._used[sender, proven]) > left",
+        "size > left",
+        ("endpoints/test_room.py::test_one_sender_gets_half_and_each_later_one_a_part_of_what_is_left",),
+    ),
+    Mutation(
+        "any number of calls may wait",
+        "tools/serving/executor.py",
+        "if must_wait and not self._room.hold(execution):",
+        "if must_wait and not self._room.hold(execution) and False:",
+        (
+            "hostile/test_shares.py::test_a_caller_whose_large_calls_wait_leaves_room_for_the_calls_of_others[mosquitto]",
+        ),
+    ),
+    Mutation(
+        "one requester may use the room for all waiting tasks",
+        "agents/executing/shares.py",
+        "if self._waiting[requester] > left:",
+        "if False:",
+        (
+            "hostile/test_shares.py::test_a_requester_with_many_waiting_tasks_leaves_room_for_those_of_others[mosquitto]",
+        ),
+    ),
+    Mutation(
+        "any number of handlers may wait for answers",
+        "agents/executing/questions.py",
+        "            self._seat.take()",
+        "            pass",
+        (
+            "hostile/test_shares.py::test_a_requester_with_many_open_questions_leaves_room_for_those_of_others[mosquitto]",
+        ),
+    ),
+    Mutation(
         "one task more waits than allowed",
-        "agents/executing/ledger.py",
-        "self._waiting >= self._max_waiting",
-        "self._waiting > self._max_waiting",
+        "agents/executing/shares.py",
+        "left = self._most - waiting",
+        "left = self._most - waiting + 1",
         (f"{AGENTS}::test_a_task_for_no_handler_or_over_the_limit_is_rejected[mosquitto]",),
     ),
     Mutation(

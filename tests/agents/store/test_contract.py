@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -511,6 +512,17 @@ class TestFinding:
             found = await soon(store.find(AGENT, "received", states=states))
             assert await soon(store.count(AGENT, "received", states)) == len(found)
         assert await soon(store.count(AGENT, "delegated", list(TaskState))) == 0
+
+    async def test_tasks_are_counted_for_each_peer(self, store: TaskStore) -> None:
+        for peer, number in ((None, 1), ("planner", 2), ("with\0nul", 3)):
+            for state in (S.SUBMITTED, S.WORKING, S.COMPLETED):
+                for _ in range(number):
+                    await add(store, new_record(state=state, peer=peer))
+        await add(store, new_record(state=S.SUBMITTED, peer="other", role="delegated"))
+        for count in (store.count_by_peer, partial(TaskStore.count_by_peer, store)):
+            found = await soon(count(AGENT, "received", [S.SUBMITTED, S.WORKING]))
+            assert found == {None: 2, "planner": 4, "with\0nul": 6}
+            assert await soon(count(AGENT, "received", [S.FAILED])) == {}
 
 
 class TestSweeping:

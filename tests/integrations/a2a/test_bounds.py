@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 from a2a.client.errors import A2AClientError
 from a2a.client.transports.http_helpers import send_http_request
 from a2a.types import a2a_pb2 as a2a
-from a2a_mqtt_agent import bounds, joining
+from a2a_mqtt_agent import bounds, joining, pinning, proving, tokens
 from a2a_mqtt_agent.bounds import AnswerTooLarge, ask_plainly, bound
+from a2a_mqtt_agent.pinning import Pinning
+from a2a_mqtt_agent.proving import Login, NoToken
 from a2a_mqtt_agent.reaching import is_transient
 
 
@@ -117,3 +120,73 @@ async def test_the_card_of_a_public_host_names_no_host_of_a_private_network(
     else:
         with pytest.raises(ConnectionError, match="no public host"):
             await joining.check_places(card, httpx.URL(base))
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
+    """Every HTTPS server answers without end."""
+    stream, connect = Endless(b" " * 100_000), httpx.AsyncClient
+
+    def make(**options: Any) -> httpx.AsyncClient:
+        options.pop("verify", None)
+        return connect(transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=stream)), **options)
+
+    monkeypatch.setattr(httpx, "AsyncClient", make)
+    return stream
+
+
+async def test_keys_without_end_are_not_read(endless: Endless, caplog: pytest.LogCaptureFixture) -> None:
+    issuer = tokens.TokenIssuer(issuer="i", audience="a", jwks="https://issuer.example/jwks")
+    await tokens.Tokens(issuer)._fetch("https://issuer.example/jwks")  # pyright: ignore[reportPrivateUsage]
+    assert endless.sent <= 12
+    assert "more than 1,048,576 bytes" in caplog.text
+
+
+async def test_a_token_without_end_is_not_read(endless: Endless) -> None:
+    login = Login(token_url="https://issuer.example/token", client_id="me", client_secret="secret")
+    with pytest.raises(NoToken, match="more than 65,536 bytes"):
+        await proving._fetch(login)  # pyright: ignore[reportPrivateUsage]
+    assert endless.sent == 1
+
+
+async def test_a_public_agent_whose_name_stands_for_a_private_address_later_gets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses: dict[str, str | None] = {"agent.example": "203.0.113.7", "inner.example": None}
+
+    async def address(host: str, port: int) -> str | None:
+        return addresses[host]
+
+    monkeypatch.setattr(pinning, "public_address", address)
+    monkeypatch.setattr(pinning, "getproxies", dict)
+    asked: list[httpx.Request] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200)
+
+    guard = Pinning()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), event_hooks={"request": [guard.pin]}) as http:
+        await guard.begin(httpx.URL("http://inner.example"))
+        await http.get("http://inner.example/a2a")
+        await guard.begin(httpx.URL("https://agent.example"))
+        await http.get("https://agent.example/a2a")
+        assert [each.url.host for each in asked] == ["inner.example", "203.0.113.7"]
+        assert (asked[1].headers["Host"], asked[1].extensions["sni_hostname"]) == ("agent.example", "agent.example")
+        addresses["agent.example"] = None
+        with pytest.raises(httpx.ConnectError, match="no public host any more"):
+            await http.get("https://agent.example/a2a")
+    assert len(asked) == 2
+
+
+async def test_names_are_left_to_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def address(host: str, port: int) -> str | None:
+        return "203.0.113.7"
+
+    monkeypatch.setattr(pinning, "public_address", address)
+    monkeypatch.setattr(pinning, "getproxies", lambda: {"https": "http://proxy.example"})
+    guard = Pinning()
+    await guard.begin(httpx.URL("https://agent.example"))
+    request = httpx.Request("GET", "https://agent.example")
+    await guard.pin(request)
+    assert request.url.host == "agent.example"

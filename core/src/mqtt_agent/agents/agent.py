@@ -122,7 +122,8 @@ class Agent(Requester, ToolUser, Service):
         connection: A connection that the agent uses instead of making one. The agent sets the connection's Last Will.
         max_concurrency: How many handlers run at once, 1 or more. Further tasks wait in the store. A plain function
             whose task was canceled or has expired counts until it returns.
-        max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected.
+        max_waiting_tasks: How many tasks may wait, 1 or more. Further tasks are rejected. A requester may add tasks as
+            long as it has no more of them than there is room for, so that it leaves some room to others.
         max_attempts: How often the handler of a task may begin, 1 or more; None for no limit. The handler begins again
             after its process was killed or stopped. The task fails in place of one more attempt.
         drain_timeout: How many seconds :meth:`stop` waits for running handlers. Then :meth:`stop` cancels the handlers,

@@ -346,9 +346,10 @@ class Peers:
         self._compare(name, was_online, changed=known is not None)
 
     def _tell(self, name: str, kind: Literal["online", "offline", "changed"]) -> None:
+        size = self._retained.size_of(self._topics.agent_card(name))
         for watcher, wanted in tuple(self._watchers.items()):
             if wanted == name or (wanted is None and name != self._scope.agent_id):
-                watcher.put(PeerChange(kind, name, self.card(name)))
+                watcher.put(PeerChange(kind, name, self.card(name)), size)
 
 
 def _essence(card: AgentCard) -> AgentCard:

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
-__all__ = ["Feed"]
+from mqtt_agent.aio.latest import Latest
 
-_MAX_WAITING = 1000
+__all__ = ["Feed"]
 
 T = TypeVar("T")
 
 
 class Feed(AsyncIterator[T], Generic[T]):
-    """Iterates over the items that other code adds, until the feed is closed. It keeps the latest 1,000 unread items.
+    """Iterates over the items that other code adds, until the feed is closed.
 
-    Attributes:
-        dropped: How many items were dropped because they were not read in time.
+    It keeps the latest 1,000 unread items, and of these no more than take 64 MiB.
     """
 
     def __init__(self) -> None:
-        self.dropped: int = 0
-        self._waiting: deque[T] = deque()
+        self._waiting: Latest[T] = Latest()
         self._arrived = asyncio.Event()
         self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped because they were not read in time."""
+        return self._waiting.dropped
 
     @property
     def closed(self) -> bool:
         """Whether no further items are added."""
         return self._closed
 
-    def put(self, item: T) -> None:
-        """Add an item. When 1,000 items are unread, the oldest is dropped. A closed feed ignores new items."""
+    def put(self, item: T, size: int = 0) -> None:
+        """Add an item. A closed feed ignores new items.
+
+        Args:
+            item: The item.
+            size: About how many bytes of memory the item takes.
+        """
         if self._closed:
             return
-        if len(self._waiting) >= _MAX_WAITING:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(item)
+        self._waiting.put(item, size)
         self._arrived.set()
 
     def close(self) -> None:
@@ -57,4 +61,4 @@ class Feed(AsyncIterator[T], Generic[T]):
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        return self._waiting.popleft()
+        return self._waiting.take()

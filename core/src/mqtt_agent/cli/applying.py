@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +88,7 @@ class ServeOptions:
             raise
 
 
-def is_perhaps_a_factory(function: object) -> bool:
+def is_perhaps_a_factory(function: Callable[..., object]) -> bool:
     """Whether a function may be meant to make a crew or a graph: it takes nothing, and does not say what it returns."""
     try:
         signature = inspect.signature(function)

@@ -21,7 +21,7 @@ from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import Connection, InboundMessage
 from mqtt_agent.transport.subscriptions import Handler
 from mqtt_agent.wire import Message, decode
-from mqtt_agent.wire.messages import MAX_CARD_PAYLOAD
+from mqtt_agent.wire.messages import MAX_CARD_PAYLOAD, footprint
 
 __all__ = ["PATIENCE", "Retained", "Source"]
 
@@ -30,6 +30,8 @@ logger: logging.Logger = logger_of(__name__)
 PATIENCE: float = 15.0
 """Seconds that peers get to publish their cards again after a broker has lost all retained messages."""
 _MARKER_TIMEOUT = 5.0  # seconds
+_MOST_BYTES = 512 * 1024 * 1024
+"""Bytes of memory for the messages that are kept, about."""
 
 M = TypeVar("M", bound=Message)
 
@@ -66,6 +68,7 @@ class Retained:
         namespace: The namespace of the topics, for the log.
         most: The largest number of names whose messages are kept. All messages of a name count once, so an agent's
             status takes no place from a card. The messages of further names are ignored, and a warning is logged once.
+            The same holds for messages that would take more than 512 MiB of memory together.
         faults: Logs what is wrong with a message.
     """
 
@@ -79,6 +82,8 @@ class Retained:
         self._seen: dict[str, int] = {}  # by topic: the epoch of the connection that last delivered a message
         self._names: dict[str, str] = {}  # by topic: the name in the topic
         self._topics_of: Counter[str] = Counter()  # by name: how many of its topics have a message
+        self._sizes: dict[str, int] = {}  # by topic: about how many bytes of memory its message takes
+        self._bytes = 0
         self._marker_filters: list[str] = []
         self._filters: dict[str, Handler] = {}
         """The topic filters of the messages that are followed now."""
@@ -202,6 +207,8 @@ class Retained:
         self._seen.clear()
         self._names.clear()
         self._topics_of.clear()
+        self._sizes.clear()
+        self._bytes = 0
 
     def _cancel_check(self) -> None:
         if self._complete is not None:
@@ -276,9 +283,9 @@ class Retained:
         if not message.payload:
             self._forget(message.topic)
             return None
-        wanted = message.topic in self._filters  # what is followed by its exact topic is wanted in any case
-        if not wanted and name not in self._topics_of and len(self._topics_of) >= self._most:
-            why = f"{self._most} names are kept, and the cards of further names are ignored"
+        topic, size = message.topic, footprint(message.payload)
+        why = None if topic in self._filters else self._why_not(topic, name, size)
+        if why is not None:  # what is followed by its exact topic is wanted in any case
             message.refuse(f"too many cards: {why}")
             self._faults.tell(self._namespace, "too many cards", why)
             return None
@@ -287,11 +294,26 @@ class Retained:
         except WireError as error:
             self._faults.refuse(message, "an unreadable card or status", error)
             return None
-        if message.topic not in self._seen:
-            self._names[message.topic] = name
+        if topic not in self._seen:
+            self._names[topic] = name
             self._topics_of[name] += 1
-        self._seen[message.topic] = self._connection.epoch
+        self._seen[topic] = self._connection.epoch
+        self._bytes += size - self._sizes.get(topic, 0)
+        self._sizes[topic] = size
         return read
+
+    def _why_not(self, topic: str, name: str, size: int) -> str | None:
+        """Why a message is not kept; None when there is room for it."""
+        if name not in self._topics_of and len(self._topics_of) >= self._most:
+            return f"{self._most} names are kept, and the cards of further names are ignored"
+        before = self._sizes.get(topic, 0)
+        if size > before and self._bytes + size - before > _MOST_BYTES:
+            return f"the cards take {_MOST_BYTES:,} bytes of memory already, and larger or further cards are ignored"
+        return None
+
+    def size_of(self, topic: str) -> int:
+        """About how many bytes of memory the message of a topic takes; 0 when no message is kept."""
+        return self._sizes.get(topic, 0)
 
     def is_current(self, topic: str) -> bool:
         """Whether a message on this topic has arrived since the latest connect."""
@@ -319,6 +341,7 @@ class Retained:
     def _forget(self, topic: str) -> None:
         if self._seen.pop(topic, None) is not None:
             name = self._names.pop(topic)
+            self._bytes -= self._sizes.pop(topic)
             self._topics_of[name] -= 1
             if not self._topics_of[name]:
                 del self._topics_of[name]

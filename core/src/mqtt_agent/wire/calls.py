@@ -44,6 +44,9 @@ INPUT: str = "input"
 CANCELED: str = "CANCELED"
 """The code of the error that answers a call which was canceled."""
 
+OVERLOADED: str = "OVERLOADED"
+"""The code of the error that answers a call for which its server has no room."""
+
 _ERROR_TYPES: frozenset[str] = frozenset(("invalid_arguments", "unauthorized", "tool_error", "timeout", "unavailable"))
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "checked_json",
     "decode",
     "encode",
+    "footprint",
     "parse_time",
     "read_time",
     "to_json",
@@ -140,6 +141,14 @@ def decode(model: type[M], payload: bytes | bytearray, max_bytes: int = DEFAULT_
         raise WireError(f"{model.__name__}: {where + ': ' if where else ''}{first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise WireError(f"{model.__name__}: {error}") from error
+
+
+def footprint(payload: bytes | bytearray) -> int:
+    """About how many bytes of memory a payload takes together with the values that are decoded from it.
+
+    A payload of one byte per bracket takes about thirty times its own length. This is much faster than decoding.
+    """
+    return 2 * len(payload) + 64 * (payload.count(b"[") + payload.count(b"{")) + 24 * payload.count(b",")
 
 
 def to_json(value: Any, name: str = "", owner: str = "") -> Any:

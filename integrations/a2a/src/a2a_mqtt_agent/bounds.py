@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import httpx
+from mqtt_agent.adapting.answers import up_to
 
-__all__ = ["AnswerTooLarge", "ask_plainly", "bound"]
+__all__ = ["AnswerTooLarge", "ask_plainly", "bound", "hooks"]
 
 _MOST = 64 * 1024 * 1024
 """Bytes of an answer, or of one event of a stream. No MQTT packet of a result is larger."""
@@ -22,41 +24,42 @@ async def ask_plainly(request: httpx.Request) -> None:
     request.headers["Accept-Encoding"] = "identity"
 
 
-async def bound(response: httpx.Response) -> None:
+async def bound(response: httpx.Response, most: int | None = None) -> None:
     """Bound the body of an answer, before it is read.
+
+    Args:
+        response: The answer.
+        most: The largest body, or event of a stream, in bytes; None for 64 MiB.
 
     Raises:
         AnswerTooLarge: The answer is compressed.
     """
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise AnswerTooLarge("the answer is compressed, and was not asked for in this form", request=response.request)
-    events = response.headers.get("content-type", "").startswith("text/event-stream")
-    response.stream = _Bounded(cast("httpx.AsyncByteStream", response.stream), response.request, events=events)
+    response.stream = _Bounded(
+        cast("httpx.AsyncByteStream", response.stream), response, _MOST if most is None else most
+    )
+
+
+def hooks(most: int) -> dict[str, list[Any]]:
+    """The event hooks of a client whose answers have at most so many bytes."""
+    return {"request": [ask_plainly], "response": [partial(bound, most=most)]}
 
 
 class _Bounded(httpx.AsyncByteStream):
-    """The bytes of an answer, up to a number.
+    """The bytes of an answer, up to a number of bytes."""
 
-    Args:
-        stream: The bytes.
-        request: What was asked, for the error.
-        events: Whether the answer is a stream of events. Then each event may have this number of bytes.
-    """
-
-    def __init__(self, stream: httpx.AsyncByteStream, request: httpx.Request, *, events: bool) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, response: httpx.Response, most: int) -> None:
         self._stream = stream
-        self._request = request
-        self._events = events
+        self._request = response.request
+        self._most = most
+        self._events = response.headers.get("content-type", "").startswith("text/event-stream")
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        got, last = 0, b""
-        async for piece in self._stream:
-            last = (last + piece)[-len(piece) - 3 :]
-            ended = max(last.rfind(each) for each in (b"\n\n", b"\r\r", b"\r\n\r\n")) if self._events else -1
-            got = got + len(piece) if ended < 0 else len(last) - ended
-            if got > _MOST:
-                raise AnswerTooLarge(f"the answer has more than {_MOST:,} bytes", request=self._request)
-            yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return up_to(self._most, self._stream, self._too_large, events=self._events)
+
+    def _too_large(self) -> AnswerTooLarge:
+        return AnswerTooLarge(f"the answer has more than {self._most:,} bytes", request=self._request)
 
     async def aclose(self) -> None:
         """Close the stream."""

@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from a2a_mqtt_agent.bounds import ask_plainly, bound
 from a2a_mqtt_agent.forwarding import Forwarded
+from a2a_mqtt_agent.pinning import Pinning
 from a2a_mqtt_agent.proving import Login, LoginAuth
 from a2a_mqtt_agent.pushing import public_address
 from a2a_mqtt_agent.trouble import Trouble
@@ -126,13 +127,16 @@ class RemoteAgent:
             verify = card_verifier(trust)
         timeout = httpx.Timeout(_CONNECT, read=_READ)
         base = url.removesuffix("/").removesuffix(AGENT_CARD_WELL_KNOWN_PATH)
-        hooks = {"request": [ask_plainly, _headers_for(httpx.URL(base), dict(headers or {}))], "response": [bound]}
+        pinning, place = Pinning(), httpx.URL(base)
+        asking = [ask_plainly, _headers_for(place, dict(headers or {})), pinning.pin]
+        hooks = {"request": asking, "response": [bound]}
         login = login or Login()
         http = httpx.AsyncClient(timeout=timeout, follow_redirects=False, event_hooks=hooks, verify=login.verify())
         try:
             card = await A2ACardResolver(http, base).get_agent_card(signature_verifier=verify)
-            await check_places(card, httpx.URL(base))
-            http.auth = LoginAuth(login, card, httpx.URL(base))
+            await check_places(card, place)
+            await pinning.begin(place)
+            http.auth = LoginAuth(login, card, place)
             return cls(card, base, agent_id, http, **options)
         except (A2AClientError, httpx.HTTPError) as error:
             await http.aclose()

@@ -18,6 +18,7 @@ from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from typing_extensions import override
 
+from a2a_mqtt_agent.bounds import AnswerTooLarge, hooks
 from a2a_mqtt_agent.settings_file import is_https, read_strings
 
 __all__ = ["Login", "LoginAuth", "NoToken"]
@@ -26,6 +27,8 @@ API_KEY = "X-API-Key"
 _EARLY = 30.0
 """Seconds before its end at which a token is not used any more."""
 _TIMEOUT = 10.0
+_MOST = 64 * 1024
+"""Bytes of the answer with a token."""
 
 
 class NoToken(A2AClientError):
@@ -191,8 +194,12 @@ async def _fetch(login: Login) -> tuple[str, float]:
     """
     form = {"grant_type": "client_credentials", **({} if login.scope is None else {"scope": login.scope})}
     pair = (quote(login.client_id or "", safe=""), quote(login.client_secret or "", safe=""))  # RFC 6749, 2.3.1
-    async with httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, verify=login.verify()) as http:
-        answer = await http.post(str(login.token_url), data=form, auth=pair)
+    options: dict[str, Any] = {"timeout": _TIMEOUT, "follow_redirects": False, "event_hooks": hooks(_MOST)}
+    async with httpx.AsyncClient(verify=login.verify(), **options) as http:
+        try:
+            answer = await http.post(str(login.token_url), data=form, auth=pair)
+        except AnswerTooLarge as error:
+            raise NoToken(f"{login.token_url} has given no token to {login.client_id}: {error}") from error
     try:
         if not answer.is_success:
             raise httpx.HTTPStatusError(f"status {answer.status_code}", request=answer.request, response=answer)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 from mqtt_agent.adapting.logs import logger_of
 
+from a2a_mqtt_agent.bounds import hooks
 from a2a_mqtt_agent.settings_file import is_https, read_strings
 from a2a_mqtt_agent.signing import keys_of
 
@@ -127,11 +128,9 @@ class Tokens:
 
     async def _fetch(self, url: str) -> None:
         try:
-            async with httpx.AsyncClient(timeout=10, follow_redirects=False) as http:
+            async with httpx.AsyncClient(timeout=10, follow_redirects=False, event_hooks=hooks(_MAX_KEYS)) as http:
                 answer = await http.get(url)
                 answer.raise_for_status()
-                if len(answer.content) > _MAX_KEYS:
-                    raise ValueError("the answer is too large")
                 found: Any = answer.json()
                 if not isinstance(found, dict):
                     raise ValueError("the answer is no JSON object")

@@ -18,6 +18,7 @@ from mqtt_agent.adapting.logs import logger_of
 from mqtt_agent.errors import ToolError
 from mqtt_agent.tools import ToolContext
 
+from mcp_mqtt_agent.bounds import ask_plainly, bound
 from mcp_mqtt_agent.child import Streams, child_process
 from mcp_mqtt_agent.results import error_of, unavailable
 from mcp_mqtt_agent.rounds import finish
@@ -62,8 +63,9 @@ def over_http(url: str, headers: Mapping[str, str] | None = None) -> Connect:
     async def connect() -> AsyncGenerator[Streams]:
         # Nothing limits the time until an answer: the calls have their own deadlines.
         timeout = httpx2.Timeout(30.0, read=None)
+        hooks: dict[str, list[Any]] = {"request": [ask_plainly], "response": [bound]}
         async with (
-            httpx2.AsyncClient(headers=dict(headers or {}), timeout=timeout) as client,
+            httpx2.AsyncClient(headers=dict(headers or {}), timeout=timeout, event_hooks=hooks) as client,
             streamable_http_client(url, http_client=client, max_sse_event_size=None) as streams,
         ):
             yield streams

@@ -227,6 +227,7 @@ class TaskContext:
 
         Raises:
             TaskCanceled: This attempt is over: the task was canceled, or another process has started the task.
+            TaskRejected: So many tasks of this requester wait for answers that the agent has no room for one more.
             StoreError: The store does not work while the agent stops: the agent's next start runs the task again.
             RuntimeError: An earlier question of this task still waits for its answer.
             ValueError: The schema is not valid JSON Schema, or refers to something outside itself.

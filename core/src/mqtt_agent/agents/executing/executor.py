@@ -17,6 +17,7 @@ from mqtt_agent.agents.executing.questions import Questions
 from mqtt_agent.agents.executing.replies import Replies
 from mqtt_agent.agents.executing.router import Router
 from mqtt_agent.agents.executing.run import Handlers, Run
+from mqtt_agent.agents.executing.seats import Seats
 from mqtt_agent.agents.executing.slots import Slot, Slots
 from mqtt_agent.agents.scope import Scope
 from mqtt_agent.agents.store import ACTIVE, TaskKey, TaskRecord
@@ -89,6 +90,7 @@ class TaskExecutor:
         self._handlers = Handlers(scope, router, max_attempts, lambda: not self.executing)
         self._replies = replies
         self._slots = Slots(max_concurrency, self._fill)
+        self._seats = Seats(scope.agent_id)
         self._runs: dict[TaskKey, Run] = {}
         self._undecided: set[Slot] = set()
         self._completion = Completion(scope, replies, self.background)
@@ -340,11 +342,12 @@ class TaskExecutor:
         send = partial(scope.connection.publish_soon, readers=record.readers)
         attempt = Attempt(record, scope.store, scope.retry, send, scope.agent_id, topic)
         attempt.shared = scope.pool is not None
-        questions = Questions(attempt, record.inputs, slot)
         limit = scope.connection.max_payload
         max_result = limit if task.max_result is None else min(limit, task.max_result)
         bound = self._replies.is_bound(record.reply_to)
         verified = task.sender if record.task.get(VERIFIED) is True else None
+        seat = self._seats.seat(task, proven=bound or verified is not None)
+        questions = Questions(attempt, record.inputs, slot, seat)
         context = TaskContext(task, attempt, questions, max_result, bound, verified)
         run = Run(record, task, attempt, questions, context, slot)
         self._runs[record.key] = run

@@ -23,10 +23,12 @@ from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.display.suggestions import counted
 from mqtt_agent.endpoints.markers import MARKER_PREFIX
+from mqtt_agent.endpoints.room import Room
 from mqtt_agent.errors import StoreError, WireError
 from mqtt_agent.logs import logger_of
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Control, Task, decode, is_identifier, read_time
+from mqtt_agent.wire.messages import footprint
 from mqtt_agent.wire.tasks import MOST_ASKED
 
 __all__ = ["Inbox"]
@@ -35,6 +37,9 @@ logger: logging.Logger = logger_of(__name__)
 
 _MOST_OF_ONE, _MOST_OF_ALL = 1000, 5000
 """How many messages about many tasks may wait, of one requester and in all. A requester sends further ones again."""
+_MOST_CONTROLS, _BESIDES = 64 * 1024 * 1024, 8192
+"""Bytes of memory for the other control messages that wait, and bytes that each takes besides itself, about. They are
+acknowledged on arrival, so the broker sends any number of them while the store is slow or fails."""
 _SKEW, _LEAST_REMEMBERED = 120.0, 600.0  # seconds; clocks may differ, and a message may wait at the broker
 _FROM_SESSION_WITHIN = 5.0  # seconds
 _TOO_MANY_EARLY = "a cancel of a task that has not arrived, because too many such cancels are kept already"
@@ -64,6 +69,7 @@ class Inbox:
         self._replies = replies
         self._allowed = allowed
         self._tasks = BackgroundTasks(self._on_failure)
+        self._room = Room(_MOST_CONTROLS)
         self._many: Counter[str] = Counter()  # by requester: its messages about many tasks that wait or are worked on
         self._remembers = max(checked_retention(retention) - _SKEW, _LEAST_REMEMBERED)
         self._began = time.time()
@@ -230,9 +236,15 @@ class Inbox:
         if control.task_ids is not None and control.action in ("get", "cancel"):
             self._take_many(control, control.task_ids, message, reply_to)
             return
+        size, proven = footprint(message.payload) + _BESIDES, writer is not None
+        owner = control.sender or ""
+        if not self._room.take(owner, size, proven=proven):
+            self._faults.refuse(message, "a control message, because too many of them wait already", repr(owner))
+            return
         handle = partial(self._handle_control, control, message, reply_to)
         what = f"a control message for task {control.task_id:.80}"
-        self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id)
+        leave = partial(self._room.leave, owner, size, proven=proven)
+        self._tasks.start(self._scope.retry.until_stored(handle, what), name=control.task_id, on_end=leave)
 
     def _take_many(self, control: Control, task_ids: list[str], message: InboundMessage, reply_to: str | None) -> None:
         """Take a control message about many tasks. Only the requester that the message names gets the answers."""

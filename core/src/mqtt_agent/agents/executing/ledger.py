@@ -16,6 +16,7 @@ from mqtt_agent.agents.executing.early_cancels import EarlyCancels
 from mqtt_agent.agents.executing.executor import TaskExecutor
 from mqtt_agent.agents.executing.questions import fault_of
 from mqtt_agent.agents.executing.replies import Replies
+from mqtt_agent.agents.executing.shares import Shares
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.agents.outcome import Ending, result_of
 from mqtt_agent.agents.scope import Scope
@@ -53,7 +54,7 @@ class ReceivedTasks:
         scope: The agent's shared values.
         executor: Runs the handlers of the tasks.
         replies: Sends results and rejections to the requesters.
-        max_waiting: How many tasks may wait for a slot. Further tasks are rejected.
+        max_waiting: How many tasks may wait for a slot. Further tasks are rejected, see :class:`Shares`.
         early: Bounds the cancels of tasks that have not arrived.
     """
 
@@ -63,7 +64,7 @@ class ReceivedTasks:
         self._scope = scope
         self._executor = executor
         self._replies = replies
-        self._max_waiting = max_waiting
+        self._shares = Shares(scope, max_waiting)
         self._early = early
         self._answering = asyncio.Lock()
         self._many = asyncio.Lock()  # of the messages about many tasks, one has its turn
@@ -126,8 +127,9 @@ class ReceivedTasks:
         slot = None if waits else self._executor.take_slot()
         if slot is not None:  # the first attempt begins at once, which saves a second change in the store
             record.state, record.attempt, record.seq = TaskState.WORKING, 1, RESERVED_SEQS
-        elif await self._is_one_too_many(record.key):
-            why = f"agent {self._scope.agent_id} has too many waiting tasks ({self._waiting}); try later"
+        elif await self._is_one_too_many(record):
+            whose = f", of {task.sender} or of others" if task.sender else ""
+            why = f"agent {self._scope.agent_id} has too many waiting tasks ({self._waiting}{whose}); try later"
             self._refuse(message, task, reply_to, "overloaded", why)
             return
         stored, added = await self._add(record, slot, message.acknowledge)
@@ -162,9 +164,11 @@ class ReceivedTasks:
         ordered = self._pool is not None and self._pool.store.ordered
         return self._executor.backlog if ordered else self._executor.waiting
 
-    async def _is_one_too_many(self, key: TaskKey) -> bool:
+    async def _is_one_too_many(self, record: TaskRecord) -> bool:
         """Whether a task must be rejected, because the task is new and too many tasks wait already."""
-        return self._waiting >= self._max_waiting and await self._scope.store.get(key) is None
+        if await self._shares.has_room(record.peer, self._waiting):
+            return False
+        return await self._scope.store.get(record.key) is None
 
     async def _add(
         self, record: TaskRecord, slot: Slot | None, acknowledge: Callable[[], None]

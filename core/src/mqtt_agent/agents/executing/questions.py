@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mqtt_agent.agents.executing.attempt import Attempt
+from mqtt_agent.agents.executing.seats import Seat
 from mqtt_agent.agents.executing.slots import Slot
 from mqtt_agent.errors import TaskCanceled
 from mqtt_agent.logs import logger_of
@@ -51,9 +52,11 @@ class Questions:
         attempt: The attempt of the handler that asks.
         inputs: The questions and answers of earlier attempts; see :attr:`TaskRecord.inputs`.
         slot: The handler's slot, which the handler gives back while it waits for an answer.
+        seat: The handler's place among those that wait for an answer; None when any number of them may wait.
     """
 
-    def __init__(self, attempt: Attempt, inputs: list[dict[str, Any]], slot: Slot) -> None:
+    def __init__(self, attempt: Attempt, inputs: list[dict[str, Any]], slot: Slot, seat: Seat | None = None) -> None:
+        self._seat = seat
         self._attempt = attempt
         self._inputs = inputs
         self._slot = slot
@@ -99,6 +102,8 @@ class Questions:
         question = self._next_question(prompt, schema) if name is None else self._named(name, prompt, schema)
         if "answer" in question:
             return question["answer"]
+        if self._seat is not None:
+            self._seat.take()
         waiting = self._waiting = _Waiting(question, asyncio.get_running_loop().create_future())
         self._attempt.question = question
         try:
@@ -111,6 +116,8 @@ class Questions:
             raise
         finally:
             self._waiting = self._attempt.question = None
+            if self._seat is not None:
+                self._seat.leave()
 
     async def _withdraw(self) -> None:
         """Take a question back: the task works again, and the requester is told so.

@@ -149,7 +149,7 @@ class TaskHandle:
 
     @property
     def dropped_events(self) -> int:
-        """How many events were dropped because nobody read them. The latest 1,000 unread events are kept."""
+        """How many events were dropped because nobody read them. The latest 1,000 are kept, up to 64 MiB."""
         return self._events.dropped
 
     async def result(self, timeout: float | None = None) -> Any:
@@ -304,8 +304,12 @@ class TaskHandle:
         for viewer in self._viewers:
             viewer.set()
 
-    def take_event(self, event: TaskEvent) -> bool:
+    def take_event(self, event: TaskEvent, size: int = 0) -> bool:
         """Take an event of the task.
+
+        Args:
+            event: The event.
+            size: About how many bytes of memory it takes.
 
         Returns:
             Whether the event says something new. Repeated and outdated events do not.
@@ -319,7 +323,7 @@ class TaskHandle:
             return False
         if event.type == "progress":
             self.progress = event
-        self._events.put(event)
+        self._events.put(event, size)
         self._changed()
         self._end_if_complete()
         return True

@@ -38,6 +38,7 @@ from mqtt_agent.wire import (
     read_result_state,
 )
 from mqtt_agent.wire.agents import ASK
+from mqtt_agent.wire.messages import footprint
 from mqtt_agent.wire.tasks import unknown_tasks
 
 __all__ = ["Results"]
@@ -311,7 +312,7 @@ class Results:
             self._take_unfollowed(given, event)
             return
         before = given.state
-        news = given.take_event(event)
+        news = given.take_event(event, footprint(message.payload))
         if not given.state.terminal and given.state is not before:
             self._tasks.store_state_soon(given.task_id, given.state)
         if news and given.question is event:

@@ -6,7 +6,7 @@ import heapq
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator
 from itertools import islice
 from operator import attrgetter
@@ -162,6 +162,12 @@ class MemoryStore(TaskStore):
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
         with self._lock:
             return sum(len(self._by_state[agent, role, state]) for state in frozenset(states))
+
+    @override
+    async def count_by_peer(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> dict[str | None, int]:
+        with self._lock:
+            positions = (each for state in frozenset(states) for each in self._by_state[agent, role, state])
+            return dict(Counter(self._rows[each].peer for each in positions))
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:

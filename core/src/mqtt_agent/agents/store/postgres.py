@@ -64,6 +64,7 @@ REOPEN = (
 )
 COUNT_MEMBERS = "SELECT count(*) FROM {schema}.members WHERE agent = %(agent)s AND lease_until > clock_timestamp()"
 COUNT = "SELECT count(*) FROM {schema}.tasks WHERE agent = %s AND role = %s AND state = ANY(%s)"
+COUNT_BY_PEER = f"{COUNT.replace('count(*)', 'peer, count(*)')} GROUP BY peer"
 SETTLE = f"UPDATE {{schema}}.tasks SET settled = true WHERE {KEY} AND (state = %s) IS TRUE"
 SWEEP = (
     "DELETE FROM {schema}.tasks WHERE ctid = ANY (ARRAY (SELECT ctid FROM {schema}.tasks"
@@ -356,6 +357,12 @@ class PostgresStore(ThreadedStore):
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
         wanted = [TaskState(state).value for state in states]
         return (await self.rows(COUNT, (escape(agent), role, wanted)))[0][0]
+
+    @override
+    async def count_by_peer(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> dict[str | None, int]:
+        wanted = [TaskState(state).value for state in states]
+        found = await self.rows(COUNT_BY_PEER, (escape(agent), role, wanted))
+        return {peer if peer is None else unescape(peer): number for peer, number in found}
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:

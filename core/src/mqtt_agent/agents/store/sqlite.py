@@ -106,11 +106,11 @@ def find_sql(
     return f"{' UNION ALL '.join(each)} ORDER BY position LIMIT :limit"
 
 
-def count_sql(role: TaskRole, states: Iterable[TaskState]) -> str:
-    """The statement for :meth:`TaskStore.count`."""
+def count_sql(role: TaskRole, states: Iterable[TaskState], *, by_peer: bool = False) -> str:
+    """The statement for :meth:`TaskStore.count`, or for :meth:`TaskStore.count_by_peer`."""
     listed = ", ".join(f"'{state}'" for state in sorted(states))
-    where = f"agent = ? AND role = {_sql(role)} AND state IN ({listed})"
-    return f"SELECT count(*) FROM tasks INDEXED BY tasks_by_state WHERE {where}"
+    where = f"FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = {_sql(role)} AND state IN ({listed})"
+    return f"SELECT peer, count(*) {where} GROUP BY peer" if by_peer else f"SELECT count(*) {where}"
 
 
 class SqliteStore(ThreadedStore):
@@ -265,6 +265,11 @@ class SqliteStore(ThreadedStore):
     async def count(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> int:
         statement = count_sql(role, frozenset(map(TaskState, states)))
         return await self._run(lambda connection: connection.execute(statement, (agent,)).fetchone()[0], writes=False)
+
+    @override
+    async def count_by_peer(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> dict[str | None, int]:
+        statement = count_sql(role, frozenset(map(TaskState, states)), by_peer=True)
+        return await self._run(lambda connection: dict(connection.execute(statement, (agent,)).fetchall()), writes=False)
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:

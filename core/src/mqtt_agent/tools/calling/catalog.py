@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Collection
+from itertools import islice
 from typing import Literal
 
 from mqtt_agent.aio.arrivals import first_come
@@ -20,6 +21,9 @@ logger: logging.Logger = logger_of(__name__)
 _MAX_LISTINGS = 16
 _MAX_NAMED = 16
 """How many servers that a tool's cards have named are remembered."""
+_MOST_COMPARED = 20_000
+"""How many servers of the tools of one card are compared, to find those of other names that offer the same tools."""
+_MOST_PAIRS_TOLD = 1000
 Share = Literal["all", "some", "none"]
 """How many of the servers of a tool speak sender-bound topics."""
 
@@ -52,8 +56,8 @@ class Catalog:
         """For each tool that was asked for since its servers last changed, how many of them speak bound topics."""
         self._named: dict[str, dict[str, None]] = {}
         """The names of the servers that the cards of each tool have named, the latest last."""
-        self._mentioned: dict[str, int] = {}
-        """How many server cards list each tool, also cards of offline servers."""
+        self._mentioned: dict[str, set[str]] = {}
+        """The servers whose cards list each tool, also those that are offline."""
         self._awaited: dict[str, set[str]] = {}
         """For each tool, the online servers that claim its name or wait for it."""
         self._electing: dict[str, set[str]] = {}
@@ -263,8 +267,7 @@ class Catalog:
         if len(named) > _MAX_NAMED:
             del named[next(iter(named))]
         if self._proves and is_new:
-            for server in [each for each in self._servers.values() if card.tool in each.tools]:
-                self._replace_server(server.server, server)  # the server may be one of the tool's now
+            self._find_servers_of(card.tool)  # a server that lists the tool may be one of the tool's now
         changed = before is None or (bool(self._watchers) and _essence(before) != _essence(card))
         self._tell_watchers(card.tool, changed=changed)
 
@@ -337,7 +340,7 @@ class Catalog:
         _move(self._electing, server, _elects(before), _elects(card))
         offered_before = set(before.tools) if before is not None else set[str]()
         offered_now = set(card.tools) if card is not None else set[str]()
-        self._count_mentions(offered_before, offered_now)
+        _move(self._mentioned, server, offered_before, offered_now)
         serving = offered_now if card is not None and card.status == "online" else set[str]()
         if self._proves:
             serving = {tool for tool in serving if self._named.get(tool) and self.may_answer(tool, server)}
@@ -353,18 +356,35 @@ class Catalog:
         if before is not None and before.status == "online" and (card is None or card.status != "online"):
             self._tell_gone(before, True)
 
+    def _find_servers_of(self, tool: str) -> None:
+        """Note which servers serve a tool, after its card has named another server."""
+        listing = (self._servers[each] for each in self._mentioned.get(tool, ()))
+        serving = {each.server for each in listing if each.status == "online" and self.may_answer(tool, each.server)}
+        self._bound.pop(tool, None)
+        changed = serving != self._serving.pop(tool, set())
+        if serving:
+            self._serving[tool] = serving
+        self._tell_watchers(tool, changed=changed)
+
     def _tell_shared_names(self, card: ServerCard) -> None:
-        """Log a warning when a server offers tools that a server of another name offers too, once for each pair."""
-        if card.status != "online":
+        """Log a warning when a server offers tools that a server of another name offers too, once for each pair.
+
+        Anybody may offer any tools, so neither the search nor the log grows with the number of servers and tools.
+        """
+        if card.status != "online" or len(self._told) >= _MOST_PAIRS_TOLD:
             return
         shared: dict[str, list[str]] = {}
+        left = _MOST_COMPARED
         for tool in card.tools:
-            if len(self._serving.get(tool, ())) > 1:
-                for other in self._names_of(tool) - {card.shared_name}:
+            servers = self._serving.get(tool, ())
+            if len(servers) > 1 and left > 0:
+                left -= len(servers)
+                for other in {self._servers[each].shared_name for each in islice(servers, left + len(servers))}:
                     shared.setdefault(other, []).append(tool)
+        shared.pop(card.shared_name, None)
         for other, tools in shared.items():
             pair = frozenset((card.shared_name, other))
-            if pair not in self._told:
+            if pair not in self._told and len(self._told) < _MOST_PAIRS_TOLD:
                 self._told.add(pair)
                 first, second = sorted(pair)
                 more = f" and {len(tools) - 1} more tools" if len(tools) > 1 else ""
@@ -376,14 +396,6 @@ class Catalog:
                     tools[0],
                     more,
                 )
-
-    def _count_mentions(self, before: set[str], now: set[str]) -> None:
-        for tool in now - before:
-            self._mentioned[tool] = self._mentioned.get(tool, 0) + 1
-        for tool in before - now:
-            self._mentioned[tool] -= 1
-            if not self._mentioned[tool]:
-                del self._mentioned[tool]
 
     def _tell_gone(self, card: ServerCard, with_its_calls: bool) -> None:
         for listener in tuple(self.on_server_gone):
@@ -401,8 +413,13 @@ class Catalog:
         kind: Literal["online", "offline", "changed"]
         kind = "changed" if online == was_online else "online" if online else "offline"
         change = ToolChange(kind, tool, card, self.servers_of(tool))
+        size = self._size_of(tool)
         for watcher in tuple(self._watchers):
-            watcher.put(change)
+            watcher.put(change, size)
+
+    def _size_of(self, tool: str) -> int:
+        """About how many bytes of memory the card of a tool takes; 0 when this is not known."""
+        return 0
 
 
 def _essence(card: ToolCard) -> ToolCard:

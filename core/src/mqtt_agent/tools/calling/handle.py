@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from mqtt_agent.aio.latest import Latest
 from mqtt_agent.display import card, duration, escaped
 from mqtt_agent.errors import (
     CallCanceled,
@@ -28,7 +28,6 @@ __all__ = ["CallHandle", "error_of"]
 
 logger: logging.Logger = logger_of(__name__)
 
-_MAX_PARTIALS = 1000
 _LATE_PARTIALS = 1.0  # seconds
 
 
@@ -45,8 +44,6 @@ class CallHandle:
             the server's next process takes up the call. A response that arrives before the client knows of the loss
             does not change the number.
         elapsed_ms: How long the handler took, in milliseconds. None until the response has arrived.
-        dropped_partials: How many partial results were dropped because nobody read them. At most the latest 1,000 are
-            kept.
     """
 
     def __init__(self, tool: str, call_id: str, cancel: Callable[[CallHandle, str | None], None]) -> None:
@@ -56,18 +53,22 @@ class CallHandle:
         self.bound: bool = False
         self.attempt: int = 1
         self.elapsed_ms: float | None = None
-        self.dropped_partials: int = 0
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[Response] = self._loop.create_future()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._partials: deque[Any] = deque()
+        self._partials: Latest[Any] = Latest()
         self._streaming = False
         self._last: StreamMessage | None = None
         self._end_timer: asyncio.TimerHandle | None = None
         self._on_end: list[Callable[[], None]] = []
         self._on_log: Callable[[StreamMessage], None] | None = None
         self._on_request: Callable[[StreamMessage], None] | None = None
+
+    @property
+    def dropped_partials(self) -> int:
+        """How many partial results were dropped because nobody read them. The latest 1,000 are kept, up to 64 MiB."""
+        return self._partials.dropped
 
     def __repr__(self) -> str:
         return f"<CallHandle {self.tool} {self.call_id} {'done' if self.done else 'running'}>"
@@ -129,7 +130,7 @@ class CallHandle:
         """
         while True:
             while self._partials:
-                yield self._partials.popleft()
+                yield self._partials.take()
             if not self._streaming:
                 return
             await self._change()
@@ -158,9 +159,7 @@ class CallHandle:
         """
         if not self._partials and (self._streaming or not self.done):
             await self._change(patience)
-        news = list(self._partials)
-        self._partials.clear()
-        return news
+        return self._partials.take_all()
 
     def wake(self) -> None:
         """Let :meth:`news` return now, though there may be none."""
@@ -204,12 +203,13 @@ class CallHandle:
             return self._outcome.exception()
         return error_of(self.tool, response) if response.status == "error" else None
 
-    def take_partial(self, message: StreamMessage, qos: int) -> None:
+    def take_partial(self, message: StreamMessage, qos: int, size: int = 0) -> None:
         """Keep a stream message, unless it is late or a repeat.
 
         Args:
             message: The message.
             qos: The QoS with which it arrived. At QoS 0 there are no repeats.
+            size: About how many bytes of memory it takes.
         """
         last = self._last
         if not self._streaming:
@@ -227,10 +227,7 @@ class CallHandle:
             except Exception:
                 logger.exception("on_log of call %s failed", self.call_id)
         if message.type == "partial":
-            if len(self._partials) >= _MAX_PARTIALS:
-                self._partials.popleft()
-                self.dropped_partials += 1
-            self._partials.append(message.content if message.content is not None else message.data)
+            self._partials.put(message.content if message.content is not None else message.data, size)
             self._wake()
         if self._outcome.done() and self._all_partials_here():
             self._end()

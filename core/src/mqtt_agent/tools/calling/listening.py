@@ -22,6 +22,7 @@ from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import ServerCard, ServerEvent, decode
 from mqtt_agent.wire.events import LISTEN, LISTS, RESOURCE_UPDATED, URIS, listened
+from mqtt_agent.wire.messages import footprint
 
 __all__ = ["Listening", "ServerChange", "ServerChanges"]
 
@@ -290,12 +291,12 @@ class Listening:
         elif card is None:
             message.refuse("the server is not known")
         else:
-            self._put(ServerChange(card.shared_name, event.method, event.params or {}))
+            self._put(ServerChange(card.shared_name, event.method, event.params or {}), footprint(message.payload))
 
-    def _put(self, change: ServerChange) -> None:
+    def _put(self, change: ServerChange, size: int = 0) -> None:
         everybody, uri = change.method in LISTS.values(), change.params.get("uri")
         if not everybody and (change.method != RESOURCE_UPDATED or not isinstance(uri, str)):
             return
         for feed in list(self._feeds):
             if everybody or uri in feed.uris.get(change.server, ()):
-                feed.put(change)
+                feed.put(change, size)

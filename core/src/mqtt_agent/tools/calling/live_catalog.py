@@ -417,6 +417,9 @@ class LiveCatalog(Catalog):
             self.follow_server(server)
         self._put(self._hosting_agents.with_true_status(card))
 
+    def _size_of(self, tool: str) -> int:
+        return self._retained.size_of(self._topics.tool_card(tool))
+
     def _note_age(self, card: ServerCard, left: float | None) -> None:
         """Note since when a server is offline: a broker takes the time that a message has waited off its expiry."""
         if card.status == "online" or left is None:

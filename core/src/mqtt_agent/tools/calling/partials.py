@@ -13,6 +13,7 @@ from mqtt_agent.tools.calling.handle import CallHandle
 from mqtt_agent.tools.calling.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import StreamMessage, decode
+from mqtt_agent.wire.messages import footprint
 
 __all__ = ["PartialResults"]
 
@@ -81,7 +82,7 @@ class PartialResults:
             self._faults.refuse(message, "a partial of another call", repr(partial.call_id))
         elif self._may_send(handle.tool, sender, partial.server, message):
             partial.server = sender or partial.server
-            handle.take_partial(partial, message.qos)
+            handle.take_partial(partial, message.qos, footprint(message.payload))
         else:
             self._faults.refuse(message, "a partial of a server that does not run the call", repr(partial.server))
 

@@ -63,6 +63,9 @@ class Execution:
         asked: How many requests for input the handler has made.
         stopped_for: The error that answers a call that was stopped: by its caller, by the tool's timeout, or because
             the server stops. None while nobody has stopped the call.
+        in_query: Whether the call arrived in a query, so that its message is no call.
+        held: How many bytes of the room for waiting calls the call uses while it waits; 0 when it does not wait.
+        repeats: How many bytes of that room the repeats of the call use.
     """
 
     tool: ServedTool
@@ -78,11 +81,19 @@ class Execution:
     fits: bool = False
     asked: int = 0
     stopped_for: CallFault | None = None
+    in_query: bool = False
+    held: int = 0
+    repeats: int = 0
 
     @property
     def key(self) -> CallKey:
         """The name of the call at this server."""
         return self.call.client, self.call.call_id, self.bound
+
+    @property
+    def proven(self) -> bool:
+        """Whether the topic or the signature of the call's message proves its caller."""
+        return self.bound or self.messages[0].proves(self.call.client)
 
     @property
     def content(self) -> bytes:
@@ -93,7 +104,7 @@ class Execution:
     def request(self) -> Request:
         """The call, to compare a repeat with it after the call is over."""
         payload = self.messages[0].payload
-        return self.tool_name, payload if len(payload) <= _SMALL else self.content
+        return self.tool_name, payload if len(payload) <= _SMALL and not self.in_query else self.content
 
     @property
     def tool_name(self) -> str:
@@ -105,15 +116,17 @@ class Execution:
         """The MQTT user properties of the call's message."""
         return self.messages[0].user_properties
 
-    def join(self, message: InboundMessage) -> None:
-        """Take a repeat of the call. A caller may send any number of them, so the older ones are acknowledged at once.
+    def join(self, message: InboundMessage) -> InboundMessage | None:
+        """Take a repeat of the call. A caller may send any number of them, so few are kept.
 
         Args:
             message: The repeat.
+
+        Returns:
+            An older repeat that is not kept any more; None when all are kept.
         """
         self.messages.append(message)
-        if len(self.messages) > _MOST_MESSAGES:
-            self.messages.pop(1).acknowledge()
+        return self.messages.pop(1) if len(self.messages) > _MOST_MESSAGES else None
 
     def stop(self, answer: CallFault) -> None:
         """Cancel the handler if it runs. If the call still waits for its turn, the handler is not called.

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import OrderedDict
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.waiting import within
 from mqtt_agent.logs import logger_of
 from mqtt_agent.metering import Levels
 from mqtt_agent.tools.serving.answers import Answers, acknowledge
+from mqtt_agent.tools.serving.call_room import CallRoom
 from mqtt_agent.tools.serving.contents import Contents
 from mqtt_agent.tools.serving.execution import Execution, ServedTool, content_of, same_request
 from mqtt_agent.tools.serving.inputs import Inputs
@@ -23,7 +25,7 @@ from mqtt_agent.tools.serving.runner import CallRunner
 from mqtt_agent.tools.serving.scope import Scope
 from mqtt_agent.transport import InboundMessage
 from mqtt_agent.wire import Call, CallFault
-from mqtt_agent.wire.calls import CANCELED
+from mqtt_agent.wire.calls import CANCELED, OVERLOADED
 
 __all__ = ["Executor"]
 
@@ -63,7 +65,9 @@ class Executor:
         self._max_concurrency = max_concurrency
         self._replay = replay
         self._known: dict[CallKey, Execution] = {}
-        self._queue: deque[Execution] = deque()
+        self._queue: OrderedDict[Execution, None] = OrderedDict()
+        self._room = CallRoom()
+        self._faults = FaultLog(logger)
         self._running = 0
         self._left_behind = 0  # how many of the running handlers are threads whose calls are over
         self._told: set[str] = set()  # the tools that have left threads behind
@@ -104,7 +108,16 @@ class Executor:
         """Whether a call runs, waits, or has a stored response."""
         return key in self._known or self._replay.get(key) is not None
 
-    def submit(self, tool: ServedTool, call: Call, reply_to: str, message: InboundMessage, *, bound: bool) -> None:
+    def submit(
+        self,
+        tool: ServedTool,
+        call: Call,
+        reply_to: str,
+        message: InboundMessage,
+        *,
+        bound: bool,
+        in_query: bool = False,
+    ) -> None:
         """Run a call, unless the call is a repeat.
 
         A repeat of a call that runs or waits joins that call. A repeat of a call that is over gets the stored response
@@ -117,6 +130,7 @@ class Executor:
             message: The message of the call.
             bound: Whether the message arrived on a sender-bound topic. Anybody may send a message on a plain topic, so
                 such a message is never a repeat of a call on a sender-bound topic.
+            in_query: Whether the message is a query that has the call in it.
         """
         key = (call.client, call.call_id, bound)
         known = self._known.get(key)
@@ -124,7 +138,7 @@ class Executor:
             if known.content != content_of(tool, call):
                 self._refuse_id(call, reply_to, message)
                 return
-            known.join(message)
+            self._room.join(known, message)
             if known.task is not None:
                 message.work_started()
                 self.inputs.ask_again(key)
@@ -140,18 +154,31 @@ class Executor:
                 self._refuse_id(call, reply_to, message)
             return
         expires = _expires(message.message_expiry)
-        execution = self._known[key] = Execution(tool, call, reply_to, bound, [message], expires)
+        execution = Execution(tool, call, reply_to, bound, [message], expires, in_query=in_query)
+        must_wait = self._running >= self._max_concurrency
+        if must_wait and not self._room.hold(execution):
+            self._refuse_for_room(execution, message)
+            return
+        self._known[key] = execution
         self._idle.clear()
-        if self._running < self._max_concurrency:
-            self._start(execution)
-        else:
-            self._queue.append(execution)
+        if must_wait:
+            self._queue[execution] = None
             self._drop_later(execution, message.message_expiry)
+        else:
+            self._start(execution)
 
     def _refuse_id(self, call: Call, reply_to: str, message: InboundMessage) -> None:
         what = f"{call.client} has used the call id {call.call_id!r:.80} for another tool or for other arguments"
         error = CallFault(type="invalid_arguments", code="CALL_ID_IN_USE", message=f"{what}: choose another call id")
         self.answers.reject(call.call_id, reply_to, message, error)
+
+    def _refuse_for_room(self, execution: Execution, message: InboundMessage) -> None:
+        call, name = execution.call, execution.tool_name
+        what = f"too many calls of {call.client} wait at server {self._name}"
+        self._faults.refuse(message, "a call is refused", what)
+        error = CallFault(type="unavailable", code=OVERLOADED, message=f"{what}: call {name} again later")
+        error.retryable, error.data = True, {"maybe_executed": False}
+        self.answers.reject(call.call_id, execution.reply_to, message, error)
 
     def known(self, client: str, call_ids: list[str], *, bound: bool) -> list[str]:
         """Which of these calls run, wait, or are over with a stored response. Stored responses are sent again.
@@ -222,6 +249,7 @@ class Executor:
 
     def _start(self, execution: Execution) -> None:
         self._running += 1
+        self._room.release(execution)
         if execution.expiry is not None:
             execution.expiry.cancel()
         # The task needs no other reference: `_known` keeps the execution, and the execution keeps the task.
@@ -230,7 +258,7 @@ class Executor:
     def _stop(self, execution: Execution, answer: CallFault) -> None:
         execution.stop(answer)
         if execution.task is None:
-            self._queue.remove(execution)
+            del self._queue[execution]
             self._start(execution)  # the call is answered and acknowledged, and its handler is not called
 
     async def _run(self, execution: Execution) -> None:
@@ -257,13 +285,14 @@ class Executor:
 
     def _forget(self, execution: Execution) -> None:
         self._known.pop(execution.key, None)
+        self._room.leave(execution)
         if not self._known:
             self._idle.set()
 
     def _on_place_free(self) -> None:
         self._running -= 1
         while self._queue and self._running < self._max_concurrency:
-            self._start(self._queue.popleft())
+            self._start(self._queue.popitem(last=False)[0])
 
     # Calls that expire while they wait
 
@@ -282,7 +311,7 @@ class Executor:
             self._drop_later(execution, seconds)
 
     def _drop_expired(self, execution: Execution) -> None:
-        self._queue.remove(execution)
+        del self._queue[execution]
         self._acknowledge_expired(execution)
         self._forget(execution)
 

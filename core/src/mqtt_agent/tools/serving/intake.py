@@ -226,7 +226,14 @@ class Intake:
         self._run(executor, tool, call, message, sender)
 
     def _run(
-        self, executor: Executor, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None
+        self,
+        executor: Executor,
+        tool: ServedTool,
+        call: Call,
+        message: InboundMessage,
+        sender: str | None,
+        *,
+        in_query: bool = False,
     ) -> None:
         """Run a call whose client name can be used in topics, unless the caller must not make this call."""
         proven = sender if sender is not None or not message.proves(call.client) else call.client
@@ -239,7 +246,7 @@ class Intake:
         if error is not None:
             executor.answers.reject(call.call_id, reply_to, message, error)
         else:
-            executor.submit(tool, call, reply_to, message, bound=sender is not None)
+            executor.submit(tool, call, reply_to, message, bound=sender is not None, in_query=in_query)
 
     def _why_not(
         self, tool: ServedTool, call: Call, message: InboundMessage, sender: str | None, *, bound: bool
@@ -347,7 +354,7 @@ class Intake:
             reply_to = executor.answers.topic_for(call.client, bound=sender is not None)
             executor.answers.reject(call.call_id, reply_to, message, error)
         else:
-            self._run(executor, tool, call, message, sender)
+            self._run(executor, tool, call, message, sender, in_query=True)
 
     def _answer(self, executor: Executor, query: Query, message: InboundMessage, *, bound: bool) -> None:
         """Answer a query once. A repeat would make the server send many responses for one small message."""

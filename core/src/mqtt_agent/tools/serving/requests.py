@@ -13,6 +13,7 @@ from typing import Any
 from mqtt_agent.aio.background_tasks import BackgroundTasks
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.aio.handlers import describe, raised_by
+from mqtt_agent.endpoints.room import Room
 from mqtt_agent.errors import ConnectionLost, ToolError, WireError
 from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.answers import Answers, fail
@@ -26,6 +27,7 @@ from mqtt_agent.wire import CallFault, Request, Response, checked_json, decode, 
 from mqtt_agent.wire.calls import read_error_type
 from mqtt_agent.wire.contents import CHUNK_CONTENT_TYPE, READ_CONTENT, RELEASE_CONTENT
 from mqtt_agent.wire.events import LISTEN
+from mqtt_agent.wire.messages import footprint
 from mqtt_agent.wire.values import mended_text
 
 __all__ = ["Answerer", "RequestHandler", "Requests", "ServerRequest"]
@@ -34,8 +36,8 @@ logger: logging.Logger = logger_of(__name__)
 
 _AT_ONCE = 16
 _MOST_WAITING = 64 * 1024 * 1024
-"""Bytes of the requests that wait or are being answered. A request is acknowledged on its arrival, so the broker sends
-requests as fast as their clients publish them."""
+"""Bytes of memory for the requests of proven clients that wait or are being answered, and as many for all others. A
+request is acknowledged on its arrival, so the broker sends requests as fast as their clients publish them."""
 _BESIDES = 4096
 """Bytes that a request takes besides its payload, about."""
 _CHUNK = PublishProperties(content_type=CHUNK_CONTENT_TYPE, message_expiry=60)
@@ -105,8 +107,7 @@ class Requests:
         self._subscribed: list[tuple[str, Handler]] = []
         self._opening = asyncio.Lock()
         self._tasks = BackgroundTasks()
-        self._waiting = 0
-        """Bytes of the requests that wait or are being answered."""
+        self._room = Room(_MOST_WAITING)
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._chunk_turn = asyncio.Semaphore(_AT_ONCE)
         self._faults = FaultLog(logger)
@@ -167,21 +168,18 @@ class Requests:
 
     def _take(self, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
         """Answer a request in the background, unless too many requests wait already."""
-        size = len(message.payload) + _BESIDES
-        if self._waiting + size <= _MOST_WAITING:
-            self._waiting += size
-            self._tasks.start(self._answer(asked, request_id, message)).add_done_callback(partial(self._leave, size))
+        size, proven = footprint(message.payload) + _BESIDES, asked.bound or asked.verified is not None
+        if self._room.take(asked.client, size, proven=proven):
+            leave = partial(self._room.leave, asked.client, size, proven=proven)
+            self._tasks.start(self._answer(asked, request_id, message), on_end=leave)
             return
-        why = f"too many requests wait at server {self._scope.server_id}"
+        why = f"too many requests of {asked.client} wait at server {self._scope.server_id}"
         self._faults.refuse(message, "a request is not answered", why)
         if asked.method != READ_CONTENT:  # the client asks again by itself for a chunk that does not arrive
             error = CallFault(type="unavailable", message=f"{why}: ask again later", retryable=True)
             response = Response(call_id=request_id, status="error", error=error, server=self._scope.server_id)
             reply_to = self._answers.topic_for(asked.client, bound=asked.bound)
             self._answers.publish_soon(request_id, reply_to, [], encode(response))
-
-    def _leave(self, size: int, _: object) -> None:
-        self._waiting -= size
 
     async def _answer(self, asked: ServerRequest, request_id: str, message: InboundMessage) -> None:
         reads = asked.method == READ_CONTENT
