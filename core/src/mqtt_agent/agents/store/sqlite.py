@@ -269,7 +269,9 @@ class SqliteStore(ThreadedStore):
     @override
     async def count_by_peer(self, agent: str, role: TaskRole, states: Collection[TaskState]) -> dict[str | None, int]:
         statement = count_sql(role, frozenset(map(TaskState, states)), by_peer=True)
-        return await self._run(lambda connection: dict(connection.execute(statement, (agent,)).fetchall()), writes=False)
+        return await self._run(
+            lambda connection: dict(connection.execute(statement, (agent,)).fetchall()), writes=False
+        )
 
     @override
     async def sweep(self, agent: str, before: float, *, limit: int = 1000) -> int:
