@@ -14,6 +14,7 @@ from mqtt_agent.agents.executing import inbox, seats
 from mqtt_agent.agents.store import TaskKey, TaskRecord
 from mqtt_agent.aio.faultlog import FaultLog
 from mqtt_agent.endpoints import retained
+from mqtt_agent.endpoints.room import Room
 from mqtt_agent.tools import ServerRequest
 from mqtt_agent.tools.calling.catalog import Catalog
 from mqtt_agent.tools.serving import call_room, requests
@@ -171,6 +172,28 @@ async def test_control_messages_that_wait_for_a_slow_store_are_bounded(
     await silent.until_told("too many of them wait already")
     assert 0 < asked < 20
     go.set()
+    await silent.request()
+
+
+@pytest.mark.rule("ALIMIT-10")
+async def test_control_messages_with_a_signature_take_the_room_of_proven_requesters(
+    silent: AgentStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, bool] = {}
+
+    class Watched(Room):
+        def take(self, sender: str, size: int, *, proven: bool) -> bool:
+            seen[sender] = proven
+            return super().take(sender, size, proven=proven)
+
+    await silent.start()
+    monkeypatch.setattr(silent.writer._inbox, "_room", Watched(1_000_000))  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(InboundMessage, "proves", lambda message, name: name == "peer")  # type: ignore[misc]
+    control = silent.topics.control("writer")
+    for sender in ("peer", "stranger"):
+        await silent.attack(control, {"task_id": "t-1", "from": sender, "action": "cancel"})
+    await until(lambda: "stranger" in seen)
+    assert (seen["peer"], seen["stranger"]) == (True, False)
     await silent.request()
 
 
