@@ -102,6 +102,14 @@ def test_an_option_that_an_adapter_does_not_know_is_refused(
         serving._endpoint(session, "graphs", make_graph, "graphs:make_graph", own)
 
 
+@pytest.mark.parametrize("store", [None, "tasks.db"])
+def test_a_pool_without_a_store_for_several_processes_is_told_which_option_it_needs(
+    session: Session, adapter: dict[str, Any], store: str | None
+) -> None:
+    with pytest.raises(UsageError, match="--pool needs .*: --store postgresql://"):
+        serving._endpoint(session, "graphs", make_graph, "graphs:make_graph", ServeOptions(pool=True, store=store))
+
+
 def test_a_function_that_may_make_a_crew_is_served_as_a_tool_with_a_note(
     session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:

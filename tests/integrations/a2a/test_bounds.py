@@ -179,6 +179,41 @@ async def test_a_public_agent_whose_name_stands_for_a_private_address_later_gets
     assert len(asked) == 2
 
 
+async def test_a_token_that_was_withdrawn_is_replaced_in_a_request_that_was_sent_to_a_checked_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def address(host: str, port: int) -> str | None:
+        return "203.0.113.7"
+
+    async def fetch(login: Login) -> tuple[str, float]:
+        numbers.append(len(numbers))
+        return f"token-{len(numbers)}", 600.0
+
+    numbers: list[int] = []
+    monkeypatch.setattr(pinning, "public_address", address)
+    monkeypatch.setattr(pinning, "getproxies", dict)
+    monkeypatch.setattr(proving, "_fetch", fetch)
+    asked: list[tuple[str, str, str]] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        proof = request.headers["Authorization"]
+        asked.append((request.url.host, request.extensions["sni_hostname"], proof))
+        return httpx.Response(401 if proof == "Bearer token-1" else 200)
+
+    guard, base = Pinning(), httpx.URL("https://agent.example")
+    login = Login(token_url="https://issuer.example/token", client_id="me", client_secret="secret")
+    asking = [joining._headers_for(base, {"X-Team": "a"}), guard.pin]  # pyright: ignore[reportPrivateUsage]
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(answer),
+        event_hooks={"request": asking},
+        auth=proving.LoginAuth(login, a2a.AgentCard(), base),
+    ) as http:
+        await guard.begin(base)
+        assert (await http.get("https://agent.example/a2a")).status_code == 200
+    assert asked == [("203.0.113.7", "agent.example", f"Bearer token-{number}") for number in (1, 2)]
+    assert caplog.messages == []
+
+
 async def test_names_are_left_to_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     async def address(host: str, port: int) -> str | None:
         return "203.0.113.7"

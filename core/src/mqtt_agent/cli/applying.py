@@ -52,7 +52,13 @@ class ServeOptions:
 
     @property
     def for_adapter(self) -> dict[str, Any]:
-        """The arguments of an adapter's endpoint, besides its name and its description."""
+        """The arguments of an adapter's endpoint, besides its name and its description.
+
+        Raises:
+            UsageError: The store of a pool is none that several processes can use.
+        """
+        if self.pool and not (self.store or "").startswith(("postgresql://", "postgres://")):
+            raise UsageError("--pool needs a store that all its processes use: --store postgresql://USER@HOST/DATABASE")
         return {name: value for name, value in self.given.items() if name not in _NOT_FOR_ADAPTERS}
 
     def check_adapted(self, target: str) -> None:

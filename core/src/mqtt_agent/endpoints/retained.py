@@ -32,6 +32,9 @@ PATIENCE: float = 15.0
 _MARKER_TIMEOUT = 5.0  # seconds
 _MOST_BYTES = 512 * 1024 * 1024
 """Bytes of memory for the messages that are kept, about."""
+_RESERVE, _LITTLE = 64 * 1024 * 1024, 1024
+"""Further bytes for messages of known topics that have grown by so many bytes at most. A Last Will is a little larger
+than the card or the status that it replaces, and without room for it, its sender would look online for ever."""
 
 M = TypeVar("M", bound=Message)
 
@@ -68,7 +71,8 @@ class Retained:
         namespace: The namespace of the topics, for the log.
         most: The largest number of names whose messages are kept. All messages of a name count once, so an agent's
             status takes no place from a card. The messages of further names are ignored, and a warning is logged once.
-            The same holds for messages that would take more than 512 MiB of memory together.
+            The same holds for messages that would take more than 512 MiB of memory together, but a kept message may
+            still grow a little.
         faults: Logs what is wrong with a message.
     """
 
@@ -306,8 +310,10 @@ class Retained:
         """Why a message is not kept; None when there is room for it."""
         if name not in self._topics_of and len(self._topics_of) >= self._most:
             return f"{self._most} names are kept, and the cards of further names are ignored"
-        before = self._sizes.get(topic, 0)
-        if size > before and self._bytes + size - before > _MOST_BYTES:
+        before = self._sizes.get(topic)
+        more = size - (before or 0)
+        most = _MOST_BYTES + (_RESERVE if before is not None and more <= _LITTLE else 0)
+        if more > 0 and self._bytes + more > most:
             return f"the cards take {_MOST_BYTES:,} bytes of memory already, and larger or further cards are ignored"
         return None
 

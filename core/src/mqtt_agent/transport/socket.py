@@ -188,15 +188,22 @@ class BufferedSocket:
         return True
 
     def drain(self) -> bool:
-        """Discard all bytes that the kernel has received; True when the other side has closed the connection."""
-        while not self._eof:
+        """Discard bytes that the kernel has received; True when the other side has closed the connection.
+
+        The socket stays readable when the kernel may have more bytes, because a peer may send as fast as this reads.
+        """
+        room = 4 * _CHUNK
+        while not self._eof and (room > 0 or self._pending()):
             try:
-                self._eof = not self._raw.recv(_CHUNK)
+                chunk = self._raw.recv(_CHUNK)
             except _WOULD_BLOCK:
                 return False
             except OSError as error:
                 self.error, self._eof = error, True
-        return True
+                break
+            self._eof = not chunk
+            room -= len(chunk)
+        return self._eof
 
     def close(self) -> None:
         """Send the buffered bytes that the kernel takes without waiting, then close the socket."""

@@ -164,6 +164,7 @@ class LoginAuth(httpx.Auth):
         response = yield request
         if response.status_code == 401:  # the token was withdrawn before its end
             request.headers["Authorization"] = f"Bearer {await self._fresh(token)}"
+            request.url = there  # Pinning has put an address in the place of the name, which TLS needs
             yield request
 
     async def _fresh(self, refused: str) -> str:

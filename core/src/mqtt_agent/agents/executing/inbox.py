@@ -236,8 +236,8 @@ class Inbox:
         if control.task_ids is not None and control.action in ("get", "cancel"):
             self._take_many(control, control.task_ids, message, reply_to)
             return
-        size, proven = footprint(message.payload) + _BESIDES, writer is not None
-        owner = control.sender or ""
+        owner, size = control.sender or "", footprint(message.payload) + _BESIDES
+        proven = writer is not None or message.proves(owner)
         if not self._room.take(owner, size, proven=proven):
             self._faults.refuse(message, "a control message, because too many of them wait already", repr(owner))
             return

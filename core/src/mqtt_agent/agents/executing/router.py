@@ -44,8 +44,9 @@ class Router:
         if type in self._handlers:
             first = getattr(self._handlers[type], "__name__", "another function")
             what = f"tasks of type {type!r}" if type else "tasks without a handler of their own type"
-            advice = "give this handler a type of its own, as in @agent.on_task('research')"
-            raise ValueError(f"{first} handles {what} already: {advice}")
+            raise ValueError(
+                f"{first} handles {what} already: give this handler a type of its own, as in @agent.on_task('research')"
+            )
         self._handlers[type] = handler
 
     def find(self, type: str | None) -> TaskHandler | None:

@@ -12,8 +12,9 @@ from mqtt_agent.wire import TaskState
 
 __all__ = ["Shares"]
 
-_COUNTED_EVERY = 2.0
-"""Seconds between two counts in the store. Between them, the tasks that this process has added are counted."""
+_COUNTED_EVERY = 2.0 / 100_000
+"""Seconds between two counts in the store, for each task that may wait. Between them, the tasks that this process has
+added are counted, also those that have begun since, and a small room would soon be full of them."""
 
 
 class Shares:
@@ -30,6 +31,7 @@ class Shares:
     def __init__(self, scope: Scope, most: int) -> None:
         self._scope = scope
         self._most = most
+        self._every = min(2.0, most * _COUNTED_EVERY)
         self._waiting: Counter[str | None] = Counter()
         self._counted_at = -math.inf
         self._counting = asyncio.Lock()
@@ -47,7 +49,7 @@ class Shares:
         if left <= 0:
             return False
         async with self._counting:
-            if time.monotonic() - self._counted_at >= _COUNTED_EVERY:
+            if time.monotonic() - self._counted_at >= self._every:
                 states = (TaskState.SUBMITTED,)
                 self._waiting = Counter(await self._scope.store.count_by_peer(self._scope.owner, "received", states))
                 self._counted_at = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Literal
 
 from mqtt_agent.aio.arrivals import first_come
 from mqtt_agent.aio.steps import in_steps
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.calling.changes import ToolChange, ToolChanges
 from mqtt_agent.wire import BOUND, ServerCard, ToolCard
@@ -387,7 +388,7 @@ class Catalog:
             if pair not in self._told and len(self._told) < _MOST_PAIRS_TOLD:
                 self._told.add(pair)
                 first, second = sorted(pair)
-                more = f" and {len(tools) - 1} more tools" if len(tools) > 1 else ""
+                more = f" and {counted(len(tools) - 1, 'more tool')}" if len(tools) > 1 else ""
                 logger.warning(
                     "servers %.80r and %.80r both offer tool %.80r%s, so a call may reach either of them: give one of"
                     " them a prefix, or stop it",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from mqtt_agent.display.suggestions import counted
 from mqtt_agent.errors import ToolNameTaken
 from mqtt_agent.logs import logger_of
 from mqtt_agent.tools.serving.scope import Scope
@@ -96,4 +97,4 @@ def _cure(server: str) -> str:
 def listed(tools: list[str]) -> str:
     """The names of the first five tools, for a message."""
     shown = ", ".join(repr(tool)[:80] for tool in tools[:5])
-    return shown if len(tools) <= 5 else f"{shown} and {len(tools) - 5} more tools"
+    return shown if len(tools) <= 5 else f"{shown} and {counted(len(tools) - 5, 'more tool')}"
