@@ -53,7 +53,7 @@ def test_a_query_reads_rotated_files_and_says_what_it_cannot_read(terminal: Term
     shown = terminal.inside("audit", "query", "--who", "weather")
     assert "2026-01-02" in shown.out
     assert "2026-01-01" not in shown.out
-    assert "1 lines could not be read" in shown.err
+    assert "could not be read: 1 line" in shown.err
     later = terminal.inside("audit", "query", "audit.jsonl", "--since", "2026-01-02T12:00:00Z", "--json").lines
     assert [each["time"] for each in later] == ["2026-01-03T00:00:00.000Z"]
     assert "there is no audit other" in terminal.inside("audit", "query", "other", code=2).err

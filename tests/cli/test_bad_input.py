@@ -130,7 +130,7 @@ UNKNOWN: dict[str, tuple[tuple[str, ...], int, str]] = {
 ABOUT_FILES = re.compile(r"\b(FILE|FOLDER|ROSTER|JWKS|TRUSTED|KEY|JSON|file|folder)\b")
 NOT_READ = {
     ("a2a join", "store"), ("a2a serve", "store"), ("acl write", "output"), ("audit listen", "file"),
-    ("broker", "folder"), ("keys new", "file"), ("keys state", "file"), ("keys trust", "trusted"),
+    ("broker", "folder"), ("serve", "store"), ("keys new", "file"), ("keys state", "file"), ("keys trust", "trusted"),
     *(("context add", each) for each in ("password_file", "token_file", "ca", "certificate", "key")),
 }  # fmt: skip
 """Files and folders that a verb makes, or whose names it only saves."""
@@ -349,7 +349,7 @@ def test_a_malformed_file(run: Run, place: Terminal, file: tuple[str, str]) -> N
     place.write("malformed_module.py", "{")
     code = {("audit query", "files"): 0, ("tasks", "store"): 1}.get(file, 2)
     said = run(file[0], tuple(word.replace("{}", "malformed") for word in FILES[file]), code)
-    assert "malformed" in said.err or "1 lines could not be read" in said.err or "JSON" in said.err
+    assert "malformed" in said.err or "could not be read: 1 line" in said.err or "JSON" in said.err
 
 
 @pytest.mark.parametrize("verb", sorted(set(CONNECTING) | READS_ONLY_A_STORE))

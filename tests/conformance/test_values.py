@@ -236,11 +236,9 @@ def test_a_card_that_cannot_be_published_is_refused_where_it_is_made() -> None:
         server.add_tool("bad", lambda: 1, meta={"price": math.nan})
     with pytest.raises(WireError, match="tool large.*262,144"):
         server.add_tool("large", lambda: 1, description="x" * 300_000)
+    bad = {"type": "object", "properties": {"number": {"default": math.nan}}}
     with pytest.raises(WireError, match=r"input_schema\..*default is NaN"):
-
-        @server.tool
-        def guess(number: float = math.nan) -> None: ...
-
+        server.add_tool("bad", lambda number: number, input_schema=bad)
     server.add_tool("good", lambda: 1, description="bad \ud800")
     cards: list[ToolCard] = server.tools
     assert [(card.tool, card.description) for card in cards] == [("good", "bad \ufffd")]

@@ -98,7 +98,7 @@ RESULTS = {
     "user object": {"bind", "input_of", "load", "renamed_names"},
     "framework's own type": {
         *("awrap_model_call", "awrap_tool_call", "find_shell", "handle_feedback", "handle_feedback_async"),
-        *("encode_default", "last_messages", "wrap_model_call", "wrap_tool_call"),
+        *("encode_default", "hooks", "last_messages", "wrap_model_call", "wrap_tool_call"),
     },
     "what a database returns": {"execute", "rows", "share", "wait"},
     "a type argument that may be any type": {"follow_threads", "parameters_of", "submit", "traced_handler"},

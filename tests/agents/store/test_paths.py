@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mqtt_agent.agents.store import SqliteStore, default_store_path
+from mqtt_agent.agents.store.choosing import store_at
 from mqtt_agent.errors import InvalidIdentifier
 from mqtt_agent.wire.identifiers import is_identifier
 
@@ -65,3 +66,10 @@ async def test_a_store_can_be_made_there(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     async with SqliteStore(default_store_path("a2a/v1", "grüße 🐙")) as store:
         assert store.path.exists()
+
+
+@pytest.mark.parametrize("place", ["mysql://me@host/tasks", "sqlite:///tasks.db", "postgresql+asyncpg://host/tasks"])
+def test_a_url_of_another_kind_is_not_taken_for_a_path(place: str) -> None:
+    with pytest.raises(ValueError, match=r"a URL postgresql://USER@HOST/DATABASE, and not a URL") as raised:
+        store_at(place)
+    assert "me@host" not in str(raised.value)  # a URL may have a password

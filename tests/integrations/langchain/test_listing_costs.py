@@ -16,7 +16,7 @@ from tests.performance.counting import counted_calls
 
 RUN_ON = [Mosquitto]
 FEW, MANY = 50, 200
-FIND_CALLS_PER_TOOL = 9
+FIND_CALLS_PER_TOOL = 10
 """Python calls; a comparison of two cards alone takes more."""
 TAKE_CALLS_PER_TOOL = 12
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 
 from mqtt_agent.agents.store.base import TaskStore
 from mqtt_agent.agents.store.postgres import PostgresStore
 from mqtt_agent.agents.store.sqlite import SqliteStore
 
 __all__ = ["is_postgres_url", "store_at"]
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
 def is_postgres_url(place: str | os.PathLike[str]) -> bool:
@@ -25,4 +28,9 @@ def store_at(place: str | os.PathLike[str]) -> TaskStore:
     """
     if isinstance(place, str) and is_postgres_url(place):
         return PostgresStore(place)
+    if isinstance(place, str) and (scheme := _SCHEME.match(place)):
+        kind = scheme[1]
+        raise ValueError(
+            f"a store is the path of an SQLite file or a URL postgresql://USER@HOST/DATABASE, and not a URL {kind}://"
+        )
     return SqliteStore(place)
