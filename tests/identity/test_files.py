@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import resource
 from collections.abc import Generator
 from pathlib import Path
@@ -38,6 +40,25 @@ def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
     write_whole(tmp_path / "link", "text")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize(("what", "code"), [("os.replace", errno.EBUSY), ("tempfile.mkstemp", errno.EROFS)])
+def test_a_file_that_nobody_can_replace_is_written_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+) -> None:
+    """As for a file that is mounted into a container by itself, and in a folder that is not writable."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / "trusted.jwks"
+    path.write_text("before, and longer")
+    monkeypatch.setattr(what, refuse)
+    write_whole(path, "after")
+    assert path.read_text() == "after"
+    assert [each.name for each in tmp_path.iterdir()] == ["trusted.jwks"]
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_whole(tmp_path / "new.jwks", "text")
 
 
 def test_no_part_of_a_secret_stays_when_it_cannot_be_written(tmp_path: Path) -> None:

@@ -109,3 +109,20 @@ async def test_a_signal_ends_the_process_while_its_client_is_silent(
     face.send_signal(number)
     await soon(face.wait(), 20)
     face.stdin.close()
+
+
+async def test_streams_that_another_program_has_made_non_blocking_are_waited_for(client: tuple[int, int]) -> None:
+    told, heard = client
+    with stdio._diverted() as ends:  # pyright: ignore[reportPrivateUsage]
+        for each in ends:
+            os.set_blocking(each, False)
+    text = "x" * 300_000  # more than a pipe holds
+    async with stdio.standard_streams() as (reading, writing):
+        os.write(told, json.dumps(PING).encode() + b"\n")
+        message = await soon(reading.receive())
+        assert isinstance(message, SessionMessage)
+        await soon(writing.send(SessionMessage(types.JSONRPCResponse(jsonrpc="2.0", id=1, result={"text": text}))))
+        heard_all = b""
+        while not heard_all.endswith(b"\n"):
+            heard_all += await soon(asyncio.to_thread(os.read, heard, 100_000))
+        assert json.loads(heard_all)["result"] == {"text": text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -13,14 +14,29 @@ __all__ = ["write_new_secret", "write_whole"]
 def write_whole(path: Path, text: str) -> None:
     """Write a text file. When this fails, for example because the disk is full, the file has what it had before.
 
+    Where the system lets nobody replace the file, it is written in its place, and a full disk may cut it off. This is
+    so for a file that is mounted into a container by itself, and in a folder that is not writable.
+
     Args:
-        path: The file. Its folder must be writable. Its rights and, where the system allows it, its owner stay.
+        path: The file. Its rights and, where the system allows it, its owner stay.
         text: The whole text.
 
     Raises:
         OSError: The file cannot be written.
     """
     path = path.resolve()  # a link stays a link
+    try:
+        _replace(path, text)
+    except OSError as error:
+        if error.errno not in _IRREPLACEABLE or not path.exists():
+            raise
+        path.write_text(text, encoding="utf-8")
+
+
+_IRREPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _replace(path: Path, text: str) -> None:
     before = path.stat() if path.exists() else None
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:

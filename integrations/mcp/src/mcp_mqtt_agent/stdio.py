@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 from collections.abc import AsyncGenerator, Generator
 from functools import partial
 
@@ -84,7 +85,7 @@ async def _read(
         ended = False
         while not ended:
             # Not a buffered file: the thread that waits would hold its lock, and the interpreter could not end.
-            chunk = await run_in_thread(partial(os.read, source, _CHUNK), "mqtt-agent-stdin")
+            chunk = await run_in_thread(partial(_read_some, source), "mqtt-agent-stdin")
             ended = not chunk
             for line in lines.feed(chunk or b"\n"):
                 message, value = read_line(line)
@@ -111,7 +112,18 @@ async def _write(
     received.close()
 
 
+def _read_some(source: int) -> bytes:
+    while True:
+        try:
+            return os.read(source, _CHUNK)
+        except BlockingIOError:  # another program has changed the mode of a terminal or pipe that both of them have
+            select.select([source], [], [])
+
+
 def _write_all(sink: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
-        left = left[os.write(sink, left) :]
+        try:
+            left = left[os.write(sink, left) :]
+        except BlockingIOError:
+            select.select([], [sink], [])
