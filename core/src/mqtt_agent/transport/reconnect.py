@@ -290,7 +290,7 @@ class Reconnector:
                 logger.log(level, "connected to %s again after %.1f s", self._dialer.url, away)
             else:
                 logger.log(level, "connected to %s in place of %s after %.1f s", self._dialer.url, lost, away)
-            self._warned = False
+            self._warned = self._on_purpose = False
             self._announce(link)
 
     def _is_fought_over(self, link: Link, lived: float) -> bool:
