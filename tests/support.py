@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Container, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -60,3 +61,11 @@ def require(kind: type[Any]) -> None:
         pytest.fail(f"{missing} is not installed, and no broker may be missing in CI")
     if missing:
         pytest.skip(f"{missing} is not installed")
+
+
+def words_in(path: Path) -> list[str]:
+    """The words in a file of another process; none when there is no file.
+
+    A process that is killed as soon as its file exists may not have written to it.
+    """
+    return path.read_text().split() if path.exists() else []

@@ -16,7 +16,7 @@ from brokers.guarded import DynamicSecurity, JWTEjabberd
 from logins import LOGINS, denials, environment, take_logins
 from mqtt_agent.identity import Roster
 from skips import inapplicable
-from support import require, soon, until
+from support import require, soon, until, words_in
 
 from tests.integrations.autogen import test_scenario
 from tests.integrations.autogen.conftest import Toolbox
@@ -150,10 +150,10 @@ async def test_a_group_chat_goes_on_when_a_host_is_killed(guard: Any, tmp_path: 
         async with Toolbox(broker.where, "chat"):
             with library, office:
                 running = asyncio.create_task(test_scenario.chat(*remote).run(task="go"))
-                await until((gate / "entered").exists, 60)
+                await until(lambda: words_in(gate / "entered"), 60)
                 library.kill()
                 library.start()
-                await until(lambda: len((gate / "entered").read_text().split()) == 2, 60)
+                await until(lambda: len(words_in(gate / "entered")) == 2, 60)
                 (gate / "open").touch()
                 result = await soon(running, 60)
         said = [text for kind, _, text in test_scenario.transcript(result) if kind == "TextMessage"]

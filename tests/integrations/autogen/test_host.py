@@ -24,7 +24,7 @@ from autogen_mqtt_agent.turns import TURN, Turn
 from brokers import Embedded, Mosquitto
 from mqtt_agent import Agent, MemoryStore, SqliteStore, errors
 from mqtt_agent.adapting.states import read_state
-from support import soon, until
+from support import soon, until, words_in
 
 from .conversations import Counter, Gate, hosting, talker
 from .models import says
@@ -298,10 +298,10 @@ async def test_a_host_that_is_killed_in_the_middle_of_a_turn_finishes_it_when_it
     entered = tmp_path / "entered"
     with host:
         running = asyncio.create_task(writer.on_messages([_hello()], CancellationToken()))
-        await until(entered.exists, 30)
+        await until(lambda: words_in(entered), 30)
         host.kill()
         host.start()
-        await until(lambda: len(entered.read_text().split()) == 2, 30)
+        await until(lambda: len(words_in(entered)) == 2, 30)
         (tmp_path / "open").touch()
         assert (await soon(running)).chat_message.to_text() == "text"
         host.kill()  # between turns: the host's state is in its store

@@ -13,7 +13,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_mqtt_agent import MQTTAgent
 from brokers import Mosquitto
 from hosts import Hosts, hosts
-from support import require, soon, until
+from support import require, soon, until, words_in
 
 from .conftest import Toolbox
 from .processes import HostProcess
@@ -81,10 +81,10 @@ async def in_spite_of_everything(network: Hosts, namespace: str, folder: Path, c
         running = asyncio.create_task(chat(*remote).run(task="go"))
 
         # After the agent's tool call, and before its answer about the result.
-        await until((researching / "entered").exists, 90)
+        await until(lambda: words_in(researching / "entered"), 90)
         library.kill()
         library.start()
-        await until(lambda: len((researching / "entered").read_text().split()) == 2, 90)
+        await until(lambda: len(words_in(researching / "entered")) == 2, 90)
         (researching / "open").touch()
 
         # During a turn: the agent continues and answers, but its answer reaches no peer.
