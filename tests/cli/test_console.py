@@ -71,7 +71,13 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     page.locator("#calls tr", has_text="forecast").get_by_text("completed").wait_for()
     assert "caller" in page.locator("#calls tr", has_text="forecast").inner_text()
     assert "Oslo" not in page.content()  # nothing that may be secret without --payloads
+    page.locator("#calls a", has_text="forecast").first.hover()
+    page.mouse.down()
     terminal.inside("call", "broken", code=1)
+    page.wait_for_timeout(500)  # the news of the call arrive, and do not take away what is being clicked
+    page.mouse.up()
+    page.locator("#detail h2", has_text="forecast").wait_for()
+    page.get_by_text("back").click()
     page.locator("#lines .fault").first.wait_for()
     terminal.start("serve", "writer").says("takes tasks")
     page.locator("#agents tr", has_text="writer").get_by_text("online").wait_for()
@@ -86,6 +92,8 @@ def test_servers_tools_calls_and_tasks_are_followed_live(terminal: Terminal, pag
     terminal.inside("delegate", "writer", "rain", "--as", "planner")
     page.locator("#tasks tr", has_text="writer").get_by_text("completed").wait_for()
     assert "rain" not in page.content()
+    whole = page.locator("#tasks a").first.get_attribute("title")  # ids of the same minute differ at their end
+    assert page.locator("#tasks a").first.inner_text() == "…" + whole[-8:]
     lanes = page.locator("#sequence .lane title").all_text_contents()
     assert {"caller", "weather", "writer"} <= set(lanes)
     assert page.locator("#sequence .arrow.fault").count() > 0

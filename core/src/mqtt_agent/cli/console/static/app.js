@@ -1,6 +1,6 @@
 // The live page: it gets everything once, then what has changed.
 import { follow } from "./ask.js";
-import { address, at, clock, filled, having, lease, linked, made, named, pool, presence, seconds, status } from "./dom.js";
+import { address, at, clock, filled, having, lease, linked, made, named, pool, presence, seconds, shortId, status } from "./dom.js";
 import { detail, place } from "./detail.js";
 import { picture } from "./sequence.js";
 
@@ -86,7 +86,7 @@ const DRAW = {
   tasks() {
     const rows = [...lists.tasks.values()], asking = rows.filter((each) => each.asks).length;
     table("tasks", ["task", "from", "to", "state", "-progress", "-about"], rows.filter(fits).sort((a, b) => b.asks - a.asks || latest(a, b)).map(
-      (each) => [short(linked("task", each.id, each.id.slice(0, 8))), named(each.sender), filled("span", named(each.to), each.member ? made("span", ` ${each.member}`, "muted") : null),
+      (each) => [short(linked("task", each.id, shortId(each.id))), named(each.sender), filled("span", named(each.to), each.member ? made("span", ` ${each.member}`, "muted") : null),
         each.asks ? linked("task", each.id, "asks a question") : status(each.error || each.state || "unknown", each.state), each.progress, each.title]),
       rows, `${rows.length} seen` + (asking ? `, ${asking} waiting for an answer` : ""));
   },
@@ -148,12 +148,18 @@ function apply(changes) {
 // What has changed is drawn as soon as the browser has shown the last drawing and had a rest. So a busy namespace or a
 // slow telephone makes the page later, and never stuck.
 const stale = new Set();
-let drawing = false;
+let drawing = false, pressed = false;
+
+// A drawing replaces the lines of a table. Between the press and the release of a button, it would take the click away.
+addEventListener("pointerdown", () => { pressed = true; }, true);
+for (const end of ["pointerup", "pointercancel", "blur"]) {
+  addEventListener(end, () => { pressed = false; setTimeout(draw); });
+}
 
 function draw(...names) {
   for (const name of names) stale.add(name);
   const open = !at("detail").hidden, now = [...stale].filter((name) => (name === "detail") === open);
-  if (drawing || now.length === 0) return;
+  if (drawing || pressed || now.length === 0) return;
   drawing = true;
   const begun = performance.now();
   for (const name of now) { stale.delete(name); DRAW[name](); }

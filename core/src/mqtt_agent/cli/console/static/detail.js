@@ -1,6 +1,6 @@
 // The page of one tool, agent, task or call.
 import { ask } from "./ask.js";
-import { at, clock, filled, having, lease, linked, made, pool, presence, seconds, status } from "./dom.js";
+import { at, clock, filled, having, lease, linked, made, pool, presence, seconds, shortId, status } from "./dom.js";
 import { form, send } from "./forms.js";
 import { picture } from "./sequence.js";
 
@@ -81,7 +81,7 @@ function agentPage(box, name, context) {
     return "the task is given";
   }, context.about.own ? "" : READ_ONLY);
   const tasks = [...context.lists.tasks.values()].filter((each) => each.to === name).slice(-20).reverse();
-  const list = filled("ol", ...tasks.map((each) => filled("li", linked("task", each.id, each.id.slice(0, 8)), " ", status(each.state), " ", each.title ?? "")));
+  const list = filled("ol", ...tasks.map((each) => filled("li", linked("task", each.id, shortId(each.id)), " ", status(each.state), " ", each.title ?? "")));
   box.replaceChildren(head(name, row ? presence(row) : made("span", "not seen", "muted"), row ? pool(row) : null), made("p", row?.description ?? ""),
     made("p", (row?.capabilities ?? []).join(", "), "muted"), parts.members, fields, said, list);
 }

@@ -30,6 +30,9 @@ export function named(name) {
   return node;
 }
 
+// The id of a task in a list. Ids begin with the time, so those of the same minute differ at their end.
+export const shortId = (id) => id.length > 12 ? "…" + id.slice(-8) : id;
+
 export const address = (kind, name) => "#" + kind + "/" + encodeURIComponent(name);
 
 export function linked(kind, name, text) {
@@ -50,7 +53,7 @@ export function status(word, kind) {
 
 export const presence = (row) => row.lost && row.status === "offline" ? status("offline, connection lost", "failed") : status(row.status);
 // The tasks of a pool's member. The store knows them, also those that the console has not seen.
-export const having = (each) => filled("span", ...each.tasks.flatMap((task, place) => [place ? ", " : "", linked("task", task.id, task.id.slice(0, 8)), " ", status(task.state)]),
+export const having = (each) => filled("span", ...each.tasks.flatMap((task, place) => [place ? ", " : "", linked("task", task.id, shortId(task.id)), " ", status(task.state)]),
   each.count > each.tasks.length ? made("span", ` and ${each.count - each.tasks.length} more`, "muted") : null);
 export const lease = (each) => each.live ? status("online") : status("lease ended", "failed");
 export const pool = (row) => row.pool ? made("span", " pool", "muted") : null;
