@@ -18,6 +18,7 @@ from mqtt_agent.agents.store.base import ACTIVE, Changes, Outline, TaskKey, Task
 from mqtt_agent.agents.store.rows import (
     OUTLINED,
     Row,
+    at_position,
     claim_row,
     decide_change,
     encode_changes,
@@ -73,7 +74,7 @@ class MemoryStore(TaskStore):
             row = row._replace(position=self._last_position)
             self._positions[TaskKey(*record.key)] = row.position
             self._put(None, row)
-        return to_record(row), True
+        return at_position(record, row.position), True
 
     @override
     async def get(self, key: TaskKey) -> TaskRecord | None:
@@ -99,7 +100,7 @@ class MemoryStore(TaskStore):
             decided = decide_change(row, expected, expected_attempt, columns, time.time())
             if decided is None:
                 return None
-            return to_record(self._update(row, decided))
+            return to_record(self._update(row, decided), changes)
 
     @override
     async def claim(self, agent: str) -> TaskRecord | None:

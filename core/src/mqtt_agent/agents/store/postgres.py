@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from mqtt_agent.agents.store.postgres_sets import (
 )
 from mqtt_agent.agents.store.rows import (
     FLAGS,
+    NOTHING_WRITTEN,
     OUTLINED,
     Row,
     at_position,
@@ -242,7 +243,8 @@ class PostgresStore(ThreadedStore):
     ) -> TaskRecord | None:
         columns = encode_changes(key, changes)
         states = changeable_states(expected, columns)
-        changed = _first(await self._submit(self._change(key, columns, states, expected_attempt), writes=True))
+        change = self._change(key, columns, states, expected_attempt)
+        changed = _first(await self._submit(change, writes=True), changes)
         if changed is not None and changed.state is TaskState.SUBMITTED:
             self.restart_search(key.agent)
         return changed
@@ -402,8 +404,8 @@ def _import_engines() -> Any:
     return postgres_engine
 
 
-def _first(found: list[Any]) -> TaskRecord | None:
-    return to_record(_to_row(found[0])) if found else None
+def _first(found: list[Any], written: Mapping[str, Any] = NOTHING_WRITTEN) -> TaskRecord | None:
+    return to_record(_to_row(found[0]), written) if found else None
 
 
 def _to_row(values: Iterable[Any]) -> Row:

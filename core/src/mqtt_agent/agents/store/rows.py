@@ -16,6 +16,7 @@ from mqtt_agent.wire.tasks import state_of
 
 __all__ = [
     "FLAGS",
+    "NOTHING_WRITTEN",
     "OUTLINED",
     "Row",
     "at_position",
@@ -62,7 +63,8 @@ class Row(NamedTuple):
     expires_at: float | None
 
 
-_NOTHING_WRITTEN: Mapping[str, Any] = {}
+NOTHING_WRITTEN: Mapping[str, Any] = {}
+"""For :func:`to_record`: all values are read from the row."""
 _TEXT, _NUMBER, _NOTHING = (str,), (float, int), (type(None),)
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(Row._fields, _TEXT),
@@ -109,7 +111,7 @@ def to_row(record: TaskRecord) -> Row:
     )
 
 
-def to_record(row: Row, written: Mapping[str, Any] = _NOTHING_WRITTEN) -> TaskRecord:
+def to_record(row: Row, written: Mapping[str, Any] = NOTHING_WRITTEN) -> TaskRecord:
     """Make the record of a row.
 
     Args:

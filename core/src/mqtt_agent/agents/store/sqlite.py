@@ -109,8 +109,8 @@ def find_sql(
 def count_sql(role: TaskRole, states: Iterable[TaskState], *, by_peer: bool = False) -> str:
     """The statement for :meth:`TaskStore.count`, or for :meth:`TaskStore.count_by_peer`."""
     listed = ", ".join(f"'{state}'" for state in sorted(states))
-    where = f"FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = {_sql(role)} AND state IN ({listed})"
-    return f"SELECT peer, count(*) {where} GROUP BY peer" if by_peer else f"SELECT count(*) {where}"
+    rows = f"FROM tasks INDEXED BY tasks_by_state WHERE agent = ? AND role = {_sql(role)} AND state IN ({listed})"
+    return f"SELECT peer, count(*) {rows} GROUP BY peer" if by_peer else f"SELECT count(*) {rows}"
 
 
 class SqliteStore(ThreadedStore):
